@@ -1,0 +1,1 @@
+"""What the AI4Sim use cases share."""

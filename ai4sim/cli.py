@@ -1,0 +1,332 @@
+"""The command line of every use case: LightningCLI plus experiment folders, scores, preparation and export."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from ai4sim.errors import InputError
+from ai4sim.export import ExportReport
+from ai4sim.experiment import (
+    MODEL_CONFIG,
+    PREDICTIONS,
+    PROVENANCE,
+    experiments_folder,
+    provenance,
+    read_checkpoint,
+    write_json,
+)
+from ai4sim.modules import ExperimentModule
+from ai4sim.predictions import PredictionWriter
+from ai4sim.progress import EpochLog, training_callbacks
+from ai4sim.verification import Scorecard
+
+Evaluate = Callable[[Path], Scorecard]
+
+
+class ExperimentTrainer(Trainer):
+    """Lightning's trainer with the corridor's own commands beside ``fit``, ``validate``, ``test`` and ``predict``."""
+
+    evaluate: Evaluate
+    exporter: Callable[[Path, Path], ExportReport]
+    output: Path | None
+
+    def prepare(self, model: LightningModule, datamodule: LightningDataModule) -> None:
+        """Make the processed data and stop."""
+        datamodule.prepare_data()
+
+    def score(self, model: LightningModule, datamodule: LightningDataModule, experiment: Path) -> None:
+        """Score the predictions of a finished run again, without training.
+
+        Args:
+            model: not used.
+            datamodule: not used.
+            experiment: folder of the run, such as ``experiments/demo/version_0``.
+        """
+        if not (experiment / PREDICTIONS).is_dir():
+            raise InputError(f"{experiment} holds no {PREDICTIONS}: give the folder of a run that was tested")
+        self.evaluate(experiment)
+
+    def export(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: Path,
+        format: Literal["onnx", "pt2"] = "onnx",  # noqa: A002 - the word that users type
+    ) -> None:
+        """Write a network with physical units in and out for use outside Python training code.
+
+        Args:
+            model: built from the checkpoint.
+            datamodule: not used.
+            ckpt_path: checkpoint of a trained model.
+            format: ``onnx`` or ``pt2`` (torch.export), where ``--output`` does not name the file.
+        """
+        path = self.output or ckpt_path.with_suffix(f".{format}")
+        report = self.exporter(ckpt_path, path)
+        sizes = ", ".join(str(size) for size in report.batch_sizes)
+        Console(soft_wrap=True, highlight=False).print(
+            f"exported to {report.path} ({report.format}); largest difference to the eager network at batch sizes "
+            f"{sizes}: {report.error:.1e} of its RMS"
+        )
+
+
+class SaveExperiment(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``provenance.json`` into the run's folder; a resumed run adds numbered ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that all processes know the folder, then write on the first."""
+        _ = trainer.log_dir  # a collective call: all ranks agree on the folder
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files; called once, on the first process."""
+        assert trainer.log_dir is not None
+        folder = Path(trainer.log_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            number = len(list(folder.glob("config*.yaml")))
+            tag = f".resumed-{number}" if number else ""
+            self.parser.save(self.config, folder / f"config{tag}.yaml", skip_none=False, multifile=False)
+            describe = getattr(getattr(trainer, "datamodule", None), "describe", dict)
+            values = provenance(seed=self.config.get("seed_everything"), data=describe())
+            write_json(folder / PROVENANCE.replace(".json", f"{tag}.json"), values)
+        except OSError as error:
+            raise InputError(f"cannot write the experiment folder {folder}: {error.strerror or error}") from error
+
+
+class ExperimentCLI(LightningCLI):
+    """One use case's command line.
+
+    Beyond plain LightningCLI: every run has its own folder ``experiments/<name>/version_N``; ``fit`` is followed by a
+    test of the best checkpoint and the evaluation against the baselines; ``test``, ``predict`` and ``export`` rebuild
+    the model from the checkpoint, and what the user says explicitly wins over the checkpoint, with a note by key.
+
+    Args:
+        model_class: the use case's LightningModule.
+        datamodule_class: the use case's LightningDataModule.
+        use_case: path of the use case below the repository root.
+        evaluate: makes scorecard and figures from a run's predictions.
+        exporter: writes a checkpoint's network to a file: ``exporter(ckpt_path, output)``.
+        headline: metrics of the printed scorecard.
+        args: arguments in place of the command line's.
+    """
+
+    def __init__(
+        self,
+        model_class: type[ExperimentModule],
+        datamodule_class: type[LightningDataModule],
+        *,
+        use_case: str,
+        evaluate: Evaluate,
+        exporter: Callable[[Path, Path], ExportReport],
+        headline: Sequence[str],
+        args: ArgsType = None,
+    ) -> None:
+        self.use_case = use_case
+        self.evaluate = evaluate
+        self.exporter = exporter
+        self.headline = tuple(headline)
+        self.console = Console(soft_wrap=False)
+        self._stored_model: dict[str, Any] | None = None
+        with warnings.catch_warnings():
+            # names that jsonargparse 5 removes, used by lightning 2.6 itself
+            warnings.filterwarnings("ignore", message=".*jsonargparse.*", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+            super().__init__(
+                model_class,
+                datamodule_class,
+                trainer_class=ExperimentTrainer,
+                save_config_callback=SaveExperiment,
+                seed_everything_default=0,
+                # samplers here know ranks and epochs themselves
+                trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+                auto_configure_optimizers=False,
+                args=args,
+            )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's commands and the corridor's own."""
+        own: dict[str, set[str]] = {name: {"model", "datamodule"} for name in ("prepare", "score", "export")}
+        return {**LightningCLI.subcommands(), **own}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Arguments that all commands have."""
+        parser.add_argument("--name", type=str | None, default=None, help="name of the experiment [config's]")
+        parser.add_argument("--output", type=Path | None, default=None, help="file that `predict` or `export` writes")
+
+    # -- configuration
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; with a checkpoint, its model settings come first and explicit ones after them."""
+        words = list(sys.argv[1:] if args is None else args) if not isinstance(args, (dict, Namespace)) else None
+        super().parse_arguments(parser, args)
+        command = self.config.subcommand
+        checkpoint = self.config[command].get("ckpt_path")
+        if words is None or not checkpoint or str(checkpoint) in {"best", "last", "hpc", "registry"}:
+            return
+        stored = read_checkpoint(Path(checkpoint)).get(MODEL_CONFIG)
+        if stored is None:
+            return
+        position = words.index(command) + 1
+        words[position:position] = [f"--model={json.dumps(stored['init_args'])}"]
+        self.config = parser.parse_args(words)
+        self._stored_model = stored["init_args"]
+
+    def before_instantiate_classes(self) -> None:
+        """Say by key where the user's settings replace the checkpoint's."""
+        if self._stored_model is None:
+            return
+        given = _flat(self._model_settings())
+        for key, value in _flat(self._stored_model).items():
+            if key in given and given[key] != value:
+                self.console.print(
+                    f"model.{key}: the checkpoint has {value!r}, the command line {given[key]!r}; the latter is used",
+                    style="yellow",
+                    soft_wrap=True,
+                )
+
+    def _model_settings(self) -> dict[str, Any]:
+        config = self.config[self.config.subcommand]
+        text = self._parser(self.config.subcommand).dump(config, format="json", skip_none=False, skip_link_targets=False)
+        settings: dict[str, Any] = json.loads(text)["model"]
+        return settings
+
+    @property
+    def experiment_name(self) -> str:
+        """Name given, or the stem of the last configuration file, or the use case's own name."""
+        config = self.config[self.subcommand]
+        if config.get("name"):
+            return str(config.name)
+        files = [Path(str(file)) for file in config.get("config") or [] if file is not None]
+        return files[-1].stem if files else Path(self.use_case).name
+
+    # -- objects
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer, logging into a fresh version folder, or into the one that is resumed."""
+        config = self.config_init[self.subcommand]
+        config.name = self.config[self.subcommand].name = self.experiment_name
+        command = self.subcommand
+        writes_a_run = command in {"fit", "validate", "test"}
+        if config.trainer.logger in (None, True):
+            kwargs["logger"] = self._logger(config) if writes_a_run else False
+        callbacks = [] if command != "fit" else training_callbacks(config.trainer)
+        if command in {"fit", "test"}:
+            callbacks.append(PredictionWriter())
+        if command == "predict":
+            if config.output is None:
+                raise InputError("predict needs --output FILE (.nc or .zarr)")
+            callbacks.append(PredictionWriter(_zarr_beside(config.output)))
+        self.trainer_defaults["callbacks"] = [*callbacks, EpochLog()]
+        if not writes_a_run:
+            self.save_config_callback = None
+        trainer = super().instantiate_trainer(**kwargs)
+        assert isinstance(trainer, ExperimentTrainer)
+        trainer.evaluate = self.report
+        trainer.exporter = self.exporter
+        trainer.output = config.output
+        return trainer
+
+    def _logger(self, config: Namespace) -> TensorBoardLogger:
+        root = experiments_folder(self.use_case)
+        checkpoint = config.get("ckpt_path")
+        folder = Path(checkpoint).resolve().parent.parent if checkpoint else None
+        if self.subcommand == "fit" and folder and folder.name.startswith("version_"):
+            # the resumed run continues where it stood, best checkpoint included
+            return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
+        return TensorBoardLogger(root, config.name)
+
+    def after_instantiate_classes(self) -> None:
+        """Give the model the configuration that its checkpoints carry."""
+        model_class = type(self.model)
+        self.model.model_config = {
+            "class_path": f"{model_class.__module__}.{model_class.__qualname__}",
+            "init_args": self._model_settings(),
+        }
+
+    # -- after the commands
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint (the last weights where none was kept) and score it."""
+        if self.trainer.fast_dev_run or self.trainer.interrupted:  # type: ignore[attr-defined] # set by the connector
+            return
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        if best:
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)
+        else:
+            self.trainer.test(self.model, datamodule=self.datamodule)
+        self.after_test()
+
+    def after_test(self) -> None:
+        """Score the predictions on the first process."""
+        folder = self.trainer.log_dir
+        if folder is None or self.trainer.fast_dev_run or not self.trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        self.report(Path(folder))
+
+    def after_predict(self) -> None:
+        """Turn the store into a NetCDF file where one was asked for."""
+        output = Path(self.config_init[self.subcommand].output)
+        if self.trainer.is_global_zero and output.suffix == ".nc":
+            import xarray as xr
+
+            partial, store = output.with_name("partial-" + output.name), _zarr_beside(output)
+            with xr.open_zarr(store, consolidated=False) as predictions:
+                predictions.to_netcdf(partial, engine="h5netcdf")
+            partial.replace(output)
+            _remove(store)
+        self.console.print(f"predictions: {output}", soft_wrap=True)
+
+    def report(self, folder: Path) -> Scorecard:
+        """Evaluate a run, save and print its scorecard, and say where the figures are."""
+        scorecard = self.evaluate(folder)
+        scorecard.save(folder)
+        self.console.print(scorecard.table(metrics=self.headline))
+        figures = sorted((folder / "figures").glob("*.png"))
+        self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False)
+        self.console.print(f"{len(figures)} figures: {folder / 'figures'}", soft_wrap=True, highlight=False)
+        return scorecard
+
+
+def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
+    """Run a command line; a user's mistake ends with its message and status 2 instead of a traceback."""
+    try:
+        return cli()
+    except InputError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(2) from error
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict) or not settings:
+        return {prefix: settings}
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return result
+
+
+def _zarr_beside(output: Path) -> Path:
+    if output.suffix not in {".nc", ".zarr"}:
+        raise InputError(f"cannot tell the format of {output.name}: use the suffix .nc or .zarr")
+    return output.with_suffix(".zarr")
+
+
+def _remove(store: Path) -> None:
+    import shutil
+
+    shutil.rmtree(store)

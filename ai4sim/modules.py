@@ -1,0 +1,56 @@
+"""The LightningModule that all use cases share: optimiser, schedule, and what its checkpoints carry."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ai4sim.experiment import MODEL_CONFIG
+from ai4sim.schedules import CosineSchedule
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+
+
+def default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
+    """AdamW with the settings that serve most networks here."""
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
+
+
+class ExperimentModule(LightningModule):
+    """Base of all training modules.
+
+    Checkpoints hold tensors and plain values only; the command line adds the model's configuration, so that
+    :func:`ai4sim.experiment.load_model` needs nothing else.
+
+    Args:
+        optimizer: makes the optimiser from the parameters.
+        schedule: learning rate over the whole training; constant when absent.
+    """
+
+    def __init__(
+        self, optimizer: OptimizerFactory = default_optimizer, schedule: CosineSchedule | None = None
+    ) -> None:
+        super().__init__()
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.model_config: dict[str, Any] | None = None
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """One optimiser over all parameters that learn, with the schedule stepped every optimiser step."""
+        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        if self.schedule is None:
+            return {"optimizer": optimizer}
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the configuration that the command line built this model from."""
+        if self.model_config is not None:
+            checkpoint[MODEL_CONFIG] = self.model_config

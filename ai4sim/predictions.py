@@ -1,0 +1,141 @@
+"""Writing what a model predicts as one labelled Zarr store, from any number of processes."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ai4sim.errors import InputError
+
+
+@runtime_checkable
+class Predictable(Protocol):
+    """What a data module offers so that predictions can be labelled."""
+
+    def prediction_template(self, stage: str) -> xr.Dataset:
+        """The predictions' variables, lazy and still empty, with all dimensions, coordinates and attributes.
+
+        The coordinate ``row`` along the sample dimension increases; it names the loader's rows.
+
+        The first dimension of every variable is the sample; its Dask chunks are the batches of the loader, so that
+        each batch is one chunk of the store and processes never write into the same one.
+
+        Args:
+            stage: ``test`` or ``predict``.
+        """
+        ...
+
+
+class PredictionWriter(Callback):
+    """Writes the outputs of ``test_step`` or ``predict_step`` into a store that appears when it is whole.
+
+    A step returns a mapping from variable to a tensor of shape (B, ...) in physical units, and ``index`` (B,): the
+    samples' row numbers as the loader gave them, which are found again in the template's coordinate ``row``.
+
+    Args:
+        path: the store to make; given, it must not exist yet. By default ``predictions.zarr`` in the run's folder.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._group: zarr.Group | None = None
+        self._rows: NDArray[np.int64] = np.empty(0, np.int64)
+
+    @property
+    def _partial(self) -> Path:
+        assert self.path is not None
+        return self.path.with_name(self.path.name + ".partial")
+
+    def _start(self, trainer: Trainer, stage: str) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, Predictable) or trainer.fast_dev_run:  # type: ignore[attr-defined] # set by the connector
+            return
+        if self.path is None:
+            assert trainer.log_dir is not None
+            self.path = Path(trainer.log_dir) / "predictions.zarr"
+        template = data.prediction_template(stage)
+        template.attrs["model"] = getattr(trainer.lightning_module, "label", type(trainer.lightning_module).__name__)
+        self._rows = template["row"].values
+        if trainer.is_global_zero:
+            if self.path.exists():
+                raise InputError(f"{self.path} exists already: remove it or name another output")
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.parent.mkdir(parents=True, exist_ok=True)
+            template.to_zarr(self._partial, mode="w", compute=False, zarr_format=3, consolidated=False)
+        trainer.strategy.barrier("predictions are laid out")
+        self._group = zarr.open_group(self._partial, mode="r+")
+
+    def _write(self, outputs: Any) -> None:
+        if self._group is None:
+            return
+        if not isinstance(outputs, Mapping) or "index" not in outputs:
+            raise TypeError("the step must return a mapping with 'index' and one tensor per predicted variable")
+        index = outputs["index"]
+        if len(index) == 0:
+            return
+        rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+        start = int(np.searchsorted(self._rows, rows[0]))
+        stop = start + len(rows)
+        if not np.array_equal(self._rows[start:stop], rows):
+            raise ValueError("a batch of predictions must be consecutive rows of the template")
+        for name, values in outputs.items():
+            if name != "index":
+                array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+                self._group[name][start:stop] = array
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self._group is None:
+            return
+        self._group = None
+        trainer.strategy.barrier("predictions are written")
+        if trainer.is_global_zero:
+            assert self.path is not None
+            self._partial.replace(self.path)
+        trainer.strategy.barrier("predictions are in place")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lay the store out."""
+        self._start(trainer, "test")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch."""
+        self._write(outputs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the store its name."""
+        self._finish(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lay the store out."""
+        self._start(trainer, "predict")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch."""
+        self._write(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the store its name."""
+        self._finish(trainer)

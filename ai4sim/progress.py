@@ -1,0 +1,53 @@
+"""What a training shows while it runs, and the checkpoints it keeps."""
+
+import sys
+import time
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from rich.console import Console
+
+
+def training_callbacks(trainer: Namespace) -> list[Callback]:
+    """Callbacks that every training has unless its configuration names its own of that kind.
+
+    The best checkpoint by ``val_loss`` and the last one are kept; a terminal gets a progress bar.
+
+    Args:
+        trainer: the configuration's ``trainer`` section, instantiated.
+    """
+    given = trainer.get("callbacks") or []
+    callbacks: list[Callback] = [LearningRateMonitor("epoch")]
+    if trainer.get("enable_checkpointing") is not False and not any(
+        isinstance(callback, ModelCheckpoint) for callback in given
+    ):
+        callbacks.append(ModelCheckpoint(monitor="val_loss", filename="best", save_last=True))
+    if sys.stdout.isatty() and trainer.get("enable_progress_bar") is not False:
+        callbacks.append(RichProgressBar(leave=False))
+    return callbacks
+
+
+class EpochLog(Callback):
+    """One line an epoch where there is no terminal: a SLURM or CI log that can be read afterwards."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time."""
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the epoch's metrics."""
+        if sys.stdout.isatty() or not trainer.is_global_zero:
+            return
+        metrics: dict[str, Any] = trainer.callback_metrics
+        text = "  ".join(
+            f"{name} {float(value):.4g}" for name, value in metrics.items() if not name.endswith("_step")
+        )
+        seconds = time.monotonic() - self._started
+        Console(soft_wrap=True, highlight=False).print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  ({seconds:.1f} s)"
+        )

@@ -1,0 +1,1 @@
+"""Emulation of non-orographic gravity-wave drag."""

@@ -1,0 +1,279 @@
+"""The use case's data module: raw files found or made, processed, and given out in batches."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array
+import numpy as np
+import torch
+import xarray as xr
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from ai4sim.errors import InputError
+from ai4sim.experiment import data_folder
+from ai4sim.flat import make_flat
+from ai4sim.loading import BatchDataset, BatchLoader, BlockBatchSampler
+from ai4sim.manifest import Manifest
+from ai4sim.normalization import FeatureStatistics
+from ai4sim.store import open_store, read_manifest
+from weather_forecast.gwd import config, prepare
+from weather_forecast.gwd.demo import DemoSettings, write_demo
+from weather_forecast.gwd.layout import ColumnLayout
+from weather_forecast.gwd.levels import get_grid
+from weather_forecast.gwd.raw import RawFile, find_file
+from weather_forecast.gwd.spectrum import SchemeParameters
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "validation", "test"]
+
+
+class GwdData(LightningDataModule):
+    """Columns and their gravity-wave tendencies: the public "maelstrom-nogwd" data, the demo, or files of that schema.
+
+    Variables: ``x`` (row, 191), profiles of u, v (m s-1) and T (K) on the top 63 of 91 hybrid levels, surface pressure
+    (Pa), geopotential of the lowest level above ground (m2 s-2); ``y`` (row, 126), du/dt and dv/dt (m s-2). One file per
+    30-day forecast, named by its start date; HDF5 or NetCDF-4; 54 GB in 18 files. Source: ECMWF, CC BY 4.0
+    (Chantry et al. 2021, JAMES 13, e2021MS002477).
+
+    Args:
+        dataset: name of the folder below ``data/raw`` and of the processed store.
+        raw: folder of the raw files, when they are elsewhere.
+        splits: start dates of train, validation and test; by default those of the public data.
+        demo: makes the raw files when they are missing.
+        layout: order and number of features; further scalars such as ``lat`` are taken from the files' auxiliaries.
+        grid: the levels' vertical grid, ``L91``, ``L137`` or a CSV file of (a, b).
+        truth: parameters of the scheme that made the targets, as far as known; the reference baseline uses them.
+        batch_size: columns per training batch (and rank).
+        eval_batch_size: columns per batch of validation, test and prediction.
+        reader: ``zarr`` reads the processed store, ``float32`` or ``int16`` a flat copy of it that is made once.
+        on_bad_rows: ``raise`` names the first impossible row; ``drop`` leaves such rows out and says how many.
+        num_workers: processes that read; 0 reads in a thread.
+        seed: of the shuffling.
+        predict_input: file of the raw schema (``x`` alone suffices) that ``predict`` reads.
+        scheduler: address of a Dask scheduler for the preparation.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "demo",
+        raw: Path | None = None,
+        splits: dict[Split, list[str]] | None = None,
+        demo: DemoSettings | None = None,
+        layout: ColumnLayout | None = None,
+        grid: str = "L91",
+        truth: SchemeParameters | None = None,
+        batch_size: int = 256,
+        eval_batch_size: int = 4096,
+        reader: Literal["zarr", "float32", "int16"] = "zarr",
+        on_bad_rows: Literal["raise", "drop"] = "raise",
+        num_workers: int = 0,
+        seed: int = 0,
+        predict_input: Path | None = None,
+        scheduler: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.splits = check_splits(splits or {name: list(dates) for name, dates in config.SPLIT_DATES.items()})
+        self.demo = demo
+        self.layout = layout or ColumnLayout()
+        self.grid = grid
+        self.truth = truth or SchemeParameters()
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.reader = reader
+        self.on_bad_rows = on_bad_rows
+        self.num_workers = num_workers
+        self.seed = seed
+        self.predict_input = predict_input
+        self.scheduler = scheduler
+        folder = data_folder(config.USE_CASE)
+        self.raw = raw or folder / "raw" / dataset
+        self.store = folder / "processed" / f"{dataset}.zarr"
+        self.manifest: Manifest | None = None
+
+    # -- raw to processed
+
+    def prepare_data(self) -> None:
+        """Make what is missing: demo files, processed store, flat copy."""
+        if self.predicts:
+            return
+        if self.demo is not None:
+            write_demo(self.raw, self.demo, self.splits)
+        if not self.raw.is_dir() and self.store.is_dir():
+            logger.warning("the raw files %s are gone: using the store made from them, %s", self.raw, self.store)
+        else:
+            prepare.build(
+                self.store,
+                {split: [find_file(self.raw, date) for date in dates] for split, dates in self.splits.items()},
+                layout=self.layout,
+                grid=self.grid,
+                truth=self.truth,
+                on_bad_rows=self.on_bad_rows,
+                scheduler=self.scheduler,
+            )
+        if self.reader != "zarr":
+            make_flat(self.store, self._source, variables=["x", "y"], dtype=self.reader)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether this run only predicts for an input file."""
+        return self.predict_input is not None
+
+    @property
+    def _source(self) -> Path:
+        return self.store if self.reader == "zarr" else self.store.with_suffix(f".{self.reader}")
+
+    def setup(self, stage: str) -> None:
+        """Open the store that :meth:`prepare_data` made.
+
+        Raises:
+            InputError: the store holds columns of another layout.
+        """
+        if self.predicts:
+            return
+        self.manifest = read_manifest(self.store)
+        stored = ColumnLayout(self.manifest.settings["n_levels"], tuple(self.manifest.settings["scalars"]))
+        if stored != self.layout:
+            raise InputError(f"{self.store} holds columns of {stored}, expected {self.layout}: run prepare")
+        self._dataset = BatchDataset(self._source, ["x", "y"])
+
+    def statistics(self, name: str) -> FeatureStatistics:
+        """Statistics of ``x`` or ``y`` over the training rows."""
+        return FeatureStatistics.from_dict(self._known.statistics[name])
+
+    def rows(self, split: Split) -> slice:
+        """Rows of a split in the store."""
+        return slice(*self._known.settings["ranges"][split])
+
+    @property
+    def _known(self) -> Manifest:
+        if self.manifest is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        return self.manifest
+
+    def describe(self) -> dict[str, Any]:
+        """What the provenance records of the data."""
+        if self.manifest is None:
+            return {"input": str(self.predict_input)}
+        sizes = {split: stop - start for split, (start, stop) in self.manifest.settings["ranges"].items()}
+        return {"fingerprint": self.manifest.fingerprint, "store": str(self.store), "rows": sizes}
+
+    # -- processed to batches
+
+    def _loader(self, split: Split, *, batch_size: int, shuffle: bool) -> BatchLoader:
+        trainer = self.trainer
+        sampler = BlockBatchSampler(
+            [self.rows(split)],
+            batch_size,
+            shuffle=shuffle,
+            block=prepare.CHUNK_ROWS,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return BatchLoader(self._dataset, sampler, num_workers=self.num_workers)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled training batches: ``x`` (B, n_inputs), ``y`` (B, n_outputs), ``index`` (B,)."""
+        return self._loader("train", batch_size=self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        """Validation batches in order."""
+        return self._loader("validation", batch_size=self.eval_batch_size, shuffle=False)
+
+    def test_dataloader(self) -> BatchLoader:
+        """Test batches in order."""
+        return self._loader("test", batch_size=self.eval_batch_size, shuffle=False)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of the input file, shared out over the processes by whole batches."""
+        file = self._input_file()
+        batches = RawBatches(file, self.eval_batch_size)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world))
+
+    def _input_file(self) -> RawFile:
+        if self.predict_input is None:
+            raise InputError("predict needs --data.predict_input FILE")
+        return RawFile.open(self.predict_input, self.layout, targets=False)
+
+    # -- predictions
+
+    def prediction_template(self, stage: str) -> xr.Dataset:
+        """Empty predictions of a stage: ``dudt``, ``dvdt`` (sample, level) in m s-2, and what labels them."""
+        if stage == "test":
+            rows = np.arange(self.rows("test").start, self.rows("test").stop)
+            with open_store(self.store) as store:
+                names = [name for name in ("block", *config.AUXILIARIES) if name in store]
+                part = store[names].isel(sample=self.rows("test"))
+                coords: dict[str, Any] = {name: ("sample", values.values) for name, values in part.items()}
+            attrs = {"title": "emulated gravity-wave drag", "store": str(self.store)}
+            extra = ("rotation_error", "galilean_error")
+        else:
+            rows = np.arange(self._input_file().n_rows)
+            coords, extra = {}, ()
+            attrs = {"title": "emulated gravity-wave drag", "source": str(self.predict_input), "Conventions": "CF-1.11"}
+        pressure = get_grid(self.grid).truncate(self.layout.n_levels).full_pressure(101_325.0)
+        coords |= {
+            "row": ("sample", rows, {"long_name": "row of the source"}),
+            "level": ("level", np.arange(1, self.layout.n_levels + 1), {"long_name": "model level from the top", "positive": "down"}),
+            "pressure": ("level", pressure, {"units": "Pa", "long_name": "pressure at a surface pressure of 1013.25 hPa"}),
+        }  # fmt: skip
+        for name in config.AUXILIARIES:
+            if name in coords:
+                coords[name] = (*coords[name], {"units": config.UNITS[name]})
+        return xr.Dataset(self._empty_variables(len(rows), extra), coords, attrs)
+
+    def _empty_variables(self, n: int, diagnostics: Sequence[str]) -> dict[str, Any]:
+        names = {"dudt": "eastward", "dvdt": "northward"}
+        variables: dict[str, Any] = {}
+        for name, direction in names.items():
+            values = dask.array.zeros((n, self.layout.n_levels), dtype=np.float32, chunks=(self.eval_batch_size, -1))
+            attrs = {
+                "units": "m s-2",
+                "long_name": f"tendency of the {direction} wind due to non-orographic gravity waves",
+                "standard_name": f"tendency_of_{direction}_wind_due_to_nonorographic_gravity_wave_drag",
+            }
+            variables[name] = (("sample", "level"), values, attrs)
+        for name in diagnostics:
+            variables[name] = ("sample", dask.array.zeros(n, dtype=np.float32, chunks=self.eval_batch_size), {"units": "m s-2"})
+        return variables
+
+
+class RawBatches(Dataset[dict[str, torch.Tensor]]):
+    """Consecutive batches of a raw file's columns: ``x`` (B, n_inputs) and ``index`` (B,)."""
+
+    def __init__(self, file: RawFile, batch_size: int) -> None:
+        self.file = file
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.file.n_rows // self.batch_size)
+
+    def __getitem__(self, batch: int) -> dict[str, torch.Tensor]:
+        """One whole batch."""
+        start = batch * self.batch_size
+        stop = min(start + self.batch_size, self.file.n_rows)
+        x = self.file.read(start, stop)["x"]
+        return {"x": torch.from_numpy(x), "index": torch.arange(start, stop)}
+
+
+def check_splits(splits: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
+    """Splits that are complete, not empty, and do not share a file.
+
+    Raises:
+        InputError: they are not; names the split and the date.
+    """
+    seen: dict[str, str] = {}
+    for split in ("train", "validation", "test"):
+        dates = splits.get(split)
+        if not dates:
+            raise InputError(f"split {split!r} is empty: give at least one start date")
+        for date in dates:
+            if date in seen:
+                raise InputError(f"start date {date} is in split {seen[date]!r} and again in {split!r}")
+            seen[date] = split
+    return {split: list(splits[split]) for split in ("train", "validation", "test")}

@@ -1,0 +1,2 @@
+def plot_all(folder, scorecard, profiles, samples):
+    folder.mkdir(exist_ok=True)
