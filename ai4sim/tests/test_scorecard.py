@@ -43,17 +43,14 @@ def card() -> Scorecard:
 
 
 def rendered(table: object, width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(table)
+    return stream.getvalue()
 
 
 def test_table_has_exactly_the_public_columns(card, tmp_path):
-    header = (
-        "use_case,experiment,model,split,variable,lead_time,threshold,metric,value,lower,upper,n,units".split(
-            ","
-        )
-    )
+    header = ["use_case", "experiment", "model", "split", "variable", "lead_time", "threshold"]
+    header += ["metric", "value", "lower", "upper", "n", "units"]
     assert list(COLUMNS) == header
     path = card.save(tmp_path)
     assert path == tmp_path / "scorecard.csv"
@@ -105,7 +102,7 @@ def test_failed_save_leaves_the_old_table(card, tmp_path, monkeypatch):
 
 
 def test_add_refuses_duplicates_unknown_metrics_wrong_bounds_and_arrays(card):
-    with pytest.raises(ValueError, match="has a row .*'model': 'mlp'.*'metric': 'rmse'.* already"):
+    with pytest.raises(ValueError, match=r"has a row .*'model': 'mlp'.*'metric': 'rmse'.* already"):
         card.add(model="mlp", metric="rmse", value=0.3)
     card.add(model="mlp", metric="rmse", value=0.3, split="test_tropics")
     card.add(model="mlp", metric="rmse", value=0.3, lead_time=np.timedelta64(2, "D"))
@@ -117,8 +114,8 @@ def test_add_refuses_duplicates_unknown_metrics_wrong_bounds_and_arrays(card):
         card.add(model="mlp", metric="mae", value=1.5, lower=2.0, upper=1.0)
     with pytest.raises(ValueError, match=r"mae has shape \{'level': 3\}"):
         card.add(model="mlp", metric="mae", value=xr.DataArray([1.0, 2.0, 3.0], dims="level"))
-    with pytest.raises(ValueError, match="unknown roles {'mlp': 'judge'}"):
-        Scorecard(use_case="a", experiment="b", roles={"mlp": "judge"})
+    with pytest.raises(ValueError, match=r"unknown roles \{'mlp': 'judge'\}"):
+        Scorecard(use_case="a", experiment="b", roles={"mlp": "judge"})  # type: ignore[dict-item]  # the point
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,7 @@ def test_skill_from_values(card):
     assert card.skill("mlp", "zero", "rmse") == pytest.approx(1 - 0.31 / 2.2)
     assert card.skill("mlp", "ridge", "r2") == pytest.approx((0.98 - 0.75) / (1 - 0.75))
     assert card.skill("mlp", "ridge", "bias") == pytest.approx(1 - 0.02 / 0.05)
-    with pytest.raises(KeyError, match="no row .*'model': 'mlp'.*'metric': 'mae'.*models"):
+    with pytest.raises(KeyError, match=r"no row .*'model': 'mlp'.*'metric': 'mae'.*models"):
         card.skill("mlp", "zero", "mae")
 
 
@@ -268,7 +265,7 @@ def test_load_names_what_is_wrong(card, tmp_path):
     for text, message in (
         ("", "is no scorecard"),
         (good.replace("use_case,", "case,", 1), r"has the columns \['case'"),
-        (good.replace(",2.2,", ",high,", 1), "is no scorecard"),
+        (good.replace(",2.2,", ",high,", 1), "scorecard.csv, column value: could not convert .*high"),
         (good.replace(",rmse,", ",rmsee,", 1), "unknown metric 'rmsee'"),
         (good + good.splitlines()[1] + "\n", "already"),
         (good.replace(",demo,", ",other,", 1), r"more than one experiment \(other, demo\)"),

@@ -105,7 +105,14 @@ def print_table(rows: Sequence[Row], metrics: Sequence[str], *, title: str) -> T
     Returns:
         A table to print with a rich console.
     """
-    table = Table(title=title, title_justify="left", caption="value [95 % interval]", caption_justify="left")
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="value [95 % interval]",
+        caption_justify="left",
+        # rich breaks a title that is wider than its table
+        min_width=len(title),
+    )
     table.add_column("model")
     for metric in metrics:
         table.add_column(Text(column_title(metric, units_of(rows, metric))), justify="right")

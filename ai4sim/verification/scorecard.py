@@ -392,17 +392,17 @@ def _read_frame(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} does not exist: the experiment was not tested; run the trainer's `test`")
     try:
-        frame = pd.read_csv(
-            path,
-            keep_default_na=False,
-            dtype={name: np.float64 if name in _NUMBERS else str for name in COLUMNS},
-            na_values={name: [""] for name in _NUMBERS},
-            float_precision="round_trip",
-        )
-    except ValueError as error:  # parser, empty file, encoding and conversion alike
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # parser, empty file and encoding alike
         raise InputError(f"{path} is no scorecard: {error}") from error
     if tuple(frame.columns) != COLUMNS:
         raise InputError(f"{path} has the columns {list(frame.columns)}; a scorecard has {list(COLUMNS)}")
+    for name in _NUMBERS:
+        try:
+            # Python's conversion gives the written number back to the last bit, in every version of pandas
+            frame[name] = [float(text) if text else math.nan for text in frame[name]]
+        except ValueError as error:
+            raise InputError(f"{path}, column {name}: {error}") from error
     return frame
 
 

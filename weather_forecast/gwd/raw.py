@@ -172,7 +172,7 @@ def _feature_axis(path: Path, name: str, shape: tuple[int, ...], length: int, la
 def _read_rows(dataset: Any, axis: int | None, start: int, stop: int) -> Float:
     """Rows of a dataset as (n, n_features); without a feature axis (n, 1)."""
     shape = dataset.shape if axis is None else _without(dataset.shape, axis)
-    parts = []
+    parts = [np.empty((0, 1 if axis is None else dataset.shape[axis]), np.float32)]
     for index in _row_slices(shape, start, stop):
         selection: list[Any] = list(index)
         if axis is not None:
@@ -184,7 +184,7 @@ def _read_rows(dataset: Any, axis: int | None, start: int, stop: int) -> Float:
         else:
             feature_axis = axis - sum(isinstance(i, int) for i in selection[:axis])
             parts.append(np.moveaxis(block, feature_axis, -1))
-    return np.ascontiguousarray(np.concatenate(parts)) if parts else np.empty((0, 1), np.float32)
+    return np.concatenate(parts)
 
 
 def _row_slices(shape: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[int | slice, ...]]:
