@@ -1,6 +1,7 @@
 """The command line of every use case: LightningCLI plus experiment folders, scores, preparation and export."""
 
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -87,18 +88,19 @@ class SaveExperiment(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that all processes know the folder, then write on the first."""
-        _ = trainer.log_dir  # a collective call: all ranks agree on the folder
+        # a collective call: it must not be made by the first process alone, as save_config is
+        self._folder = trainer.log_dir
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files; called once, on the first process."""
-        assert trainer.log_dir is not None
-        folder = Path(trainer.log_dir)
+        assert self._folder is not None
+        folder = Path(self._folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             number = len(list(folder.glob("config*.yaml")))
             tag = f".resumed-{number}" if number else ""
-            self.parser.save(self.config, folder / f"config{tag}.yaml", skip_none=False, multifile=False)
+            self.parser.save(self.config, folder / f"config{tag}.yaml", skip_unset=False, multifile=False)
             describe = getattr(getattr(trainer, "datamodule", None), "describe", dict)
             values = provenance(seed=self.config.get("seed_everything"), data=describe())
             write_json(folder / PROVENANCE.replace(".json", f"{tag}.json"), values)
@@ -138,13 +140,15 @@ class ExperimentCLI(LightningCLI):
         self.evaluate = evaluate
         self.exporter = exporter
         self.headline = tuple(headline)
-        self.console = Console(soft_wrap=False)
+        # tables need room: where there is no terminal to ask, take a wide line
+        self.console = Console(width=None if sys.stdout.isatty() else 120)
         self._stored_model: dict[str, Any] | None = None
         with warnings.catch_warnings():
             # names that jsonargparse 5 removes, used by lightning 2.6 itself
             warnings.filterwarnings("ignore", message=".*jsonargparse.*", category=DeprecationWarning)
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
             super().__init__(
                 model_class,
                 datamodule_class,
@@ -201,7 +205,7 @@ class ExperimentCLI(LightningCLI):
 
     def _model_settings(self) -> dict[str, Any]:
         config = self.config[self.config.subcommand]
-        text = self._parser(self.config.subcommand).dump(config, format="json", skip_none=False, skip_link_targets=False)
+        text = self._parser(self.config.subcommand).dump(config, format="json", skip_unset=False, skip_link_targets=False)
         settings: dict[str, Any] = json.loads(text)["model"]
         return settings
 
@@ -248,6 +252,10 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "fit" and folder and folder.name.startswith("version_"):
             # the resumed run continues where it stood, best checkpoint included
             return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write the experiment folder {root}: {error.strerror}") from error
         return TensorBoardLogger(root, config.name)
 
     def after_instantiate_classes(self) -> None:
@@ -266,9 +274,9 @@ class ExperimentCLI(LightningCLI):
             return
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
         if best:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True)
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=True, verbose=False)
         else:
-            self.trainer.test(self.model, datamodule=self.datamodule)
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self.after_test()
 
     def after_test(self) -> None:
@@ -304,11 +312,19 @@ class ExperimentCLI(LightningCLI):
 
 def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
     """Run a command line; a user's mistake ends with its message and status 2 instead of a traceback."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoAdvertising())
     try:
         return cli()
     except InputError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from error
+
+
+class _NoAdvertising(logging.Filter):
+    """Drops the hints to commercial services that lightning prints at every start."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

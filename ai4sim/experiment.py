@@ -16,6 +16,9 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
+from ai4sim.atomic import atomic_path
+from ai4sim.errors import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 PREDICTIONS = "predictions.zarr"
 PROVENANCE = "provenance.json"
@@ -96,23 +99,22 @@ def git_state() -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file that is either whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, default=str) + "\n")
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, default=str) + "\n")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Contents of a checkpoint, read without unpickling any object.
 
     Raises:
-        ValueError: the file is missing, cut short, or holds more than tensors and plain values.
+        InputError: the file is missing, cut short, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
+        raise InputError(f"checkpoint {path} does not exist")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"checkpoint {path} is damaged or holds unsafe objects: {error}") from error
+        raise InputError(f"checkpoint {path} is damaged or holds unsafe objects: {error}") from error
     return checkpoint
 
 
@@ -129,18 +131,18 @@ def load_model(path: Path | str) -> LightningModule:
         The module in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: the file is no such checkpoint.
+        InputError: the file is no such checkpoint.
     """
     checkpoint = read_checkpoint(Path(path))
     config = checkpoint.get(MODEL_CONFIG)
     if config is None:
-        raise ValueError(
+        raise InputError(
             f"checkpoint {path} holds no model configuration: it was not written by the command line; "
             "build the module yourself and call load_state_dict"
         )
     module_name, _, class_name = config["class_path"].rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(getattr(import_module(module_name), class_name), "model")
-    model = parser.instantiate_classes(parser.parse_object({"model": config["init_args"]})).model
+    model = parser.instantiate(parser.parse_object({"model": config["init_args"]})).model
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()  # type: ignore[no-any-return] # jsonargparse's namespaces are untyped

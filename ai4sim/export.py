@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ai4sim.atomic import atomic_path
 from ai4sim.errors import InputError
 
 ExportFormat = Literal["onnx", "torch"]
@@ -81,35 +82,42 @@ def export_network(
         raise InputError('ONNX export needs the extra "export": pip install -e ".[export]"')
 
     network = network.eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("partial-" + path.name)
     traced = example[:2]
     shapes = ({0: torch.export.Dim("batch")},)
-    if path.suffix == ".onnx":
-        torch.onnx.export(
-            network,
-            (traced,),
-            partial,
-            input_names=[input_name],
-            output_names=[output_name],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    else:
-        torch.export.save(torch.export.export(network, (traced,), dynamic_shapes=shapes), partial)
-
-    run = load_exported(partial)
-    error = 0.0
-    for size in batch_sizes:
-        x = example[:size]
-        with torch.no_grad():
-            eager = network(x).numpy()
-        rms = float(np.sqrt(np.mean(eager.astype(np.float64) ** 2)))
-        error = max(error, float(np.abs(run(x.numpy()) - eager).max()) / rms)
-    if not error <= tolerance:
-        partial.unlink()
-        raise ExportError(f"{path.name} differs from the eager network by {error:.2e} of its RMS, allowed {tolerance:.0e}")
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        if path.suffix == ".onnx":
+            torch.onnx.export(
+                network,
+                (traced,),
+                partial,
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        else:
+            torch.export.save(torch.export.export(network, (traced,), dynamic_shapes=shapes), partial)
+        error = _largest_difference(network, load_exported(partial), example, batch_sizes)
+        if not error <= tolerance:
+            raise ExportError(
+                f"{path.name} differs from the eager network by {error:.2e} of its RMS, allowed {tolerance:.0e}"
+            )
     return ExportReport(path, formats[path.suffix], error, tuple(batch_sizes))
+
+
+def _largest_difference(
+    network: nn.Module,
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    example: Tensor,
+    batch_sizes: Sequence[int],
+) -> float:
+    """Largest absolute difference between file and network over the root mean square of the network's output."""
+    largest = 0.0
+    for size in batch_sizes:
+        with torch.no_grad():
+            eager = network(example[:size]).numpy()
+        rms = float(np.sqrt(np.mean(eager.astype(np.float64) ** 2)))
+        largest = max(largest, float(np.abs(run(example[:size].numpy()) - eager).max()) / rms)
+    return largest

@@ -1,9 +1,7 @@
 """Statistics gathered in one streaming pass, and the modules that carry them in a checkpoint."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ai4sim.errors import InputError
 
-class NotFittedError(RuntimeError):
+
+class NotFittedError(InputError):
     """A normalisation was used before its statistics were set."""
 
 
@@ -35,7 +35,7 @@ class FeatureStatistics:
     maximum: NDArray[np.float64]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for a manifest or a JSON file."""
+        """Plain lists and numbers, for a manifest."""
         return {
             "count": self.count,
             **{name: getattr(self, name).tolist() for name in ("mean", "std", "minimum", "maximum")},
@@ -48,10 +48,6 @@ class FeatureStatistics:
             name: np.asarray(values[name], np.float64) for name in ("mean", "std", "minimum", "maximum")
         }
         return cls(count=int(values["count"]), **arrays)
-
-    def save(self, path: Path) -> None:
-        """Write the JSON copy that people and other programs read."""
-        path.write_text(json.dumps(self.to_dict(), indent=1))
 
 
 class RunningStatistics:

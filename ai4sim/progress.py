@@ -20,9 +20,8 @@ def training_callbacks(trainer: Namespace) -> list[Callback]:
     """
     given = trainer.get("callbacks") or []
     callbacks: list[Callback] = [LearningRateMonitor("epoch")]
-    if trainer.get("enable_checkpointing") is not False and not any(
-        isinstance(callback, ModelCheckpoint) for callback in given
-    ):
+    wanted = trainer.get("enable_checkpointing") is not False and not trainer.get("fast_dev_run")
+    if wanted and not any(isinstance(callback, ModelCheckpoint) for callback in given):
         callbacks.append(ModelCheckpoint(monitor="val_loss", filename="best", save_last=True))
     if sys.stdout.isatty() and trainer.get("enable_progress_bar") is not False:
         callbacks.append(RichProgressBar(leave=False))

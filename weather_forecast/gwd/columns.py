@@ -1,15 +1,13 @@
 """Generator of realistic atmospheric columns, for the demo and the tests.
 
-An analytic climatology of wind and temperature from the ground to 80 km (jets, polar vortex, summer easterlies,
-quasi-biennial and semi-annual oscillations) carries random waves: planetary, synoptic, tidal and inertia-gravity
-waves. Global means and spreads are near those of ECMWF forecasts; vertical structures that no forecast has, such as
-a jet that ends nowhere, do not occur.
+An analytic climatology of wind and temperature from the ground to 80 km (jets, polar vortex, summer
+easterlies, quasi-biennial and semi-annual oscillations) carries random waves: planetary, synoptic, tidal and
+inertia-gravity waves. Global means and spreads are near those of ECMWF forecasts.
 
-Heights z are log-pressure heights in km, 7 km ln(1000 hPa / p). Every function returns (n, K) profiles in m/s or K.
+Heights z are log-pressure heights in km, 7 km ln(1000 hPa / p). Profiles are (n, K), in m/s or K.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +17,7 @@ from weather_forecast.gwd import config
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.levels import L91, VerticalGrid, geopotential, hydrostatic_weights
 
-Array = NDArray[Any]
+Array = NDArray[np.float64]
 
 SCALE_HEIGHT = 7.0  # km
 N_INERTIA_GRAVITY_WAVES = 6

@@ -29,6 +29,7 @@ from weather_forecast.gwd.spectrum import SchemeParameters
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class GwdData(LightningDataModule):
@@ -43,6 +44,8 @@ class GwdData(LightningDataModule):
         dataset: name of the folder below ``data/raw`` and of the processed store.
         raw: folder of the raw files, when they are elsewhere.
         splits: start dates of train, validation and test; by default those of the public data.
+        test_files: raw files to test on instead of start dates, below the raw folder or anywhere; the demo does not
+            make them.
         demo: makes the raw files when they are missing.
         layout: order and number of features; further scalars such as ``lat`` are taken from the files' auxiliaries.
         grid: the levels' vertical grid, ``L91``, ``L137`` or a CSV file of (a, b).
@@ -62,6 +65,7 @@ class GwdData(LightningDataModule):
         dataset: str = "demo",
         raw: Path | None = None,
         splits: dict[Split, list[str]] | None = None,
+        test_files: list[Path] | None = None,
         demo: DemoSettings | None = None,
         layout: ColumnLayout | None = None,
         grid: str = "L91",
@@ -76,7 +80,10 @@ class GwdData(LightningDataModule):
         scheduler: str | None = None,
     ) -> None:
         super().__init__()
-        self.splits = check_splits(splits or {name: list(dates) for name, dates in config.SPLIT_DATES.items()})
+        dates = dict(splits or {name: list(days) for name, days in config.SPLIT_DATES.items()})
+        if test_files is not None:
+            dates.pop("test", None)
+        self.splits = check_splits(dates, names=SPLITS if test_files is None else ("train", "validation"))
         self.demo = demo
         self.layout = layout or ColumnLayout()
         self.grid = grid
@@ -91,6 +98,7 @@ class GwdData(LightningDataModule):
         self.scheduler = scheduler
         folder = data_folder(config.USE_CASE)
         self.raw = raw or folder / "raw" / dataset
+        self.test_files = None if test_files is None else [self.raw / file for file in test_files]
         self.store = folder / "processed" / f"{dataset}.zarr"
         self.manifest: Manifest | None = None
 
@@ -98,6 +106,8 @@ class GwdData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make what is missing: demo files, processed store, flat copy."""
+        if self.trainer is not None and self.trainer.predicting:
+            self._input_file()
         if self.predicts:
             return
         if self.demo is not None:
@@ -107,7 +117,7 @@ class GwdData(LightningDataModule):
         else:
             prepare.build(
                 self.store,
-                {split: [find_file(self.raw, date) for date in dates] for split, dates in self.splits.items()},
+                self._raw_files(),
                 layout=self.layout,
                 grid=self.grid,
                 truth=self.truth,
@@ -116,6 +126,11 @@ class GwdData(LightningDataModule):
             )
         if self.reader != "zarr":
             make_flat(self.store, self._source, variables=["x", "y"], dtype=self.reader)
+
+    def _raw_files(self) -> dict[str, list[Path]]:
+        """Raw files of every split."""
+        files = {split: [find_file(self.raw, date) for date in dates] for split, dates in self.splits.items()}
+        return files if self.test_files is None else {**files, "test": self.test_files}
 
     @property
     def predicts(self) -> bool:
@@ -261,14 +276,20 @@ class RawBatches(Dataset[dict[str, torch.Tensor]]):
         return {"x": torch.from_numpy(x), "index": torch.arange(start, stop)}
 
 
-def check_splits(splits: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
+def check_splits(
+    splits: Mapping[Split, Sequence[str]], names: Sequence[Split] = SPLITS
+) -> dict[str, list[str]]:
     """Splits that are complete, not empty, and do not share a file.
+
+    Args:
+        splits: start dates.
+        names: splits that there must be.
 
     Raises:
         InputError: they are not; names the split and the date.
     """
     seen: dict[str, str] = {}
-    for split in ("train", "validation", "test"):
+    for split in names:
         dates = splits.get(split)
         if not dates:
             raise InputError(f"split {split!r} is empty: give at least one start date")
@@ -276,4 +297,4 @@ def check_splits(splits: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
             if date in seen:
                 raise InputError(f"start date {date} is in split {seen[date]!r} and again in {split!r}")
             seen[date] = split
-    return {split: list(splits[split]) for split in ("train", "validation", "test")}
+    return {split: list(splits[split]) for split in names}

@@ -33,30 +33,20 @@ ROWS = 8192
 Metric = Callable[[xr.Dataset], xr.DataArray]
 
 
-def overall(metric: Metric) -> Metric:
-    """The metric over all components and levels as one set of numbers."""
-    return lambda statistics: metric(pool(statistics, dim=["component", "level"]))
-
-
 def mean_level_r2(statistics: xr.Dataset) -> xr.DataArray:
-    """Mean over levels 1 to L-2 of R2 by level, the components pooled.
+    """Mean of R2 by level over levels 1 to L-2, of statistics whose components are pooled.
 
     Levels weigh the same whatever their variance, which falls by four decades from top to launch level; the overall
     R2 is decided by the mesosphere alone.
     """
-    by_level = scores.r2(pool(statistics, dim="component"))
-    return by_level.isel(level=slice(0, -2)).mean("level").assign_attrs(units="1")
+    return scores.r2(statistics).isel(level=slice(0, -2)).mean("level").assign_attrs(units="1")
 
 
-METRICS: dict[str, Metric] = {
-    "r2": overall(scores.r2),
-    "mean_level_r2": mean_level_r2,
-    "rmse": overall(scores.rmse),
-    "mae": overall(scores.mae),
-    "bias": overall(scores.bias),
-    "correlation": overall(scores.correlation),
-    "std_ratio": overall(scores.std_ratio),
+# scores of all components and levels as one set of numbers, and of levels that weigh the same
+OVERALL: dict[str, Metric] = {
+    name: getattr(scores, name) for name in ("r2", "rmse", "mae", "bias", "correlation", "std_ratio")
 }
+LEVELWISE: dict[str, Metric] = {"mean_level_r2": mean_level_r2}
 BY_LEVEL: dict[str, Metric] = {
     "rmse": scores.rmse,
     "bias": scores.bias,
@@ -88,14 +78,17 @@ def evaluate(folder: Path) -> Scorecard:
         )
         for split, sums in statistics.items():
             rivals = RIVALS if split == "test" else ()
-            scorecard.add_scores(
-                sums,
-                metrics=METRICS,
-                seed=0,
-                split=split,
-                skill_against=rivals,
-                skill_metrics=("r2", "mean_level_r2") if rivals else (),
-            )
+            by_level = {name: pool(part, dim="component") for name, part in sums.items()}
+            pooled = {name: pool(part, dim="level") for name, part in by_level.items()}
+            for parts, metrics, compared in ((pooled, OVERALL, "r2"), (by_level, LEVELWISE, "mean_level_r2")):
+                scorecard.add_scores(
+                    parts,
+                    metrics=metrics,
+                    seed=0,
+                    split=split,
+                    skill_against=rivals,
+                    skill_metrics=(compared,) if rivals else (),
+                )
         for name, value in samples.property_errors().items():
             scorecard.add(model=samples.model, metric=name, value=value, n=samples.n_rows)
         profiles = level_scores(statistics["test"], predictions["pressure"])

@@ -109,7 +109,7 @@ class VerticalGrid:
 
     @classmethod
     def from_csv(cls, path: Path | str) -> "VerticalGrid":
-        """Read a grid from a CSV file with the columns ``a`` (Pa) and ``b``, one half-level per row from the top.
+        """Read a grid from a CSV file of the columns ``a`` (Pa) and ``b``, one half-level per row.
 
         Raises:
             InputError: a column is missing or a value is not a number; names the file and row.
@@ -142,8 +142,8 @@ def hydrostatic_weights(half_pressure: Array, axis: int = -1) -> tuple[Array, Ar
     """Weights r and alpha of the hydrostatic equation on layers (Simmons & Burridge 1981, MWR 109, 758-766).
 
     r_k = ln(p_{k+1/2} / p_{k-1/2}) and alpha_k = 1 - p_{k-1/2} / dp_k r_k: geopotential rises by R T_k r_k
-    across layer k, of which R T_k alpha_k lies between its lower half-level and the full level. A top half-level
-    of zero pressure has alpha = ln 2 and an infinite r, returned as 0 because nothing lies above it.
+    across layer k, of which R T_k alpha_k lies between its lower half-level and the full level. A top
+    half-level of zero pressure has alpha = ln 2 and an infinite r, returned as 0: nothing lies above it.
 
     Args:
         half_pressure: Pa, K+1 half-levels along ``axis``.

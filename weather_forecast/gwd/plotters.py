@@ -76,8 +76,8 @@ def plot_level_scores(profiles: xr.Dataset) -> Figure:
     rmse, bias, _ = figure.axes
     rmse.set_xscale("log")
     # errors of either sign over the same four decades
-    bias.set_xscale("symlog", linthresh=1e-3)
-    bias.set_xticks([-1e-1, -1e-3, 1e-3, 1e-1], ["−10⁻¹", "−10⁻³", "10⁻³", "10⁻¹"])
+    bias.set_xscale("symlog", linthresh=1e-2)
+    bias.set_xticks([-1e-1, -1e-2, 0, 1e-2, 1e-1], ["−0.1", "−0.01", "0", "0.01", "0.1"])
     return figure
 
 
@@ -103,7 +103,10 @@ def plot_columns(excerpt: xr.Dataset, model: str) -> Figure:
                     linestyle="--" if name == "scheme_4x20" else "-", linewidth=2.4 if name == "truth" else 1.3,
                 )  # fmt: skip
             ax.set_xscale("symlog", linthresh=0.1, linscale=0.6)
-            place = f"{float(one['lat']):.0f}° N, day {float(one['doy']):.0f}, " if "lat" in one.coords else ""
+            place = ""
+            if "lat" in one.coords:
+                latitude = float(one["lat"])
+                place = f"{abs(latitude):.0f}° {'S' if latitude < 0 else 'N'}, day {float(one['doy']):.0f}, "
             ax.set_title(f"{place}{names[component]}, RMSE {error[column]:.2f}")
         pressure_axis(axes[0, 0], pressure)
         axes[1, 0].set_ylabel("pressure [hPa]")

@@ -1,14 +1,14 @@
 """Warner-McIntyre-Scinocca scheme of non-orographic gravity-wave drag in NumPy.
 
-Hydrostatic, non-rotating form: Scinocca 2003 (J. Atmos. Sci. 60, 667-682), with the settings of Orr et al. 2010
-(J. Climate 23, 5905-5926). A spectrum of waves leaves the launch level in every azimuth. On its way up each bin
-of phase speed loses flux where its speed meets the wind (critical level) and where its amplitude would exceed the
-saturation curve; the air takes up the momentum that is lost.
+Hydrostatic, non-rotating form: Scinocca 2003 (J. Atmos. Sci. 60, 667-682), with the settings of Orr et al.
+2010 (J. Climate 23, 5905-5926). A spectrum of waves leaves the launch level in every azimuth. On its way up
+each bin of phase speed loses flux where its speed meets the wind (critical level) and where its amplitude
+would exceed the saturation curve; the air takes up the momentum that is lost.
 
-The loop over levels does five operations per spectral bin. With ``h = F c^(2-p) / (A C*)``, F the flux density, A
-the launch amplitude and e = 3 - p, Scinocca's saturation bound reads ``h^(1/e) <= (rho/N)^(1/e) (c - U)``: linear
-in c, and negative exactly for the bins that met a critical level. Clipping h^(1/e) between 0 and that line
-therefore is both the saturation and the critical-level filter.
+The loop over levels does five operations per spectral bin. With ``h = F c^(2-p) / (A C*)``, F the flux
+density, A the launch amplitude and e = 3 - p, Scinocca's saturation bound reads
+``h^(1/e) <= (rho/N)^(1/e) (c - U)``: linear in c, and negative exactly for the bins that met a critical
+level. Clipping h^(1/e) between 0 and that line therefore is both saturation and critical-level filter.
 """
 
 import math
@@ -35,8 +35,11 @@ __all__ = ["Drag", "SchemeParameters", "available_cores", "gravity_wave_drag"]
 
 Array = NDArray[Any]
 
-# Columns are worked on in pieces whose four (speed, azimuth, column) arrays stay in a core's L2 cache.
-_WORKING_SET = 448 * 1024  # bytes of the four arrays together
+# Columns are worked on in pieces: large enough that NumPy's cost per call (and, with threads, the handing
+# over of the interpreter lock) is small, small enough that the spectral arrays stay in the cache that the
+# cores share.
+_WORKING_SET = 3 * 1024**2  # bytes of the four (speed, azimuth, column) arrays together
+_FEW_PAIRS = 256  # of azimuth and column
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,7 @@ def gravity_wave_drag(
 
     profile = (n, n_levels)
     per_azimuth = (n, parameters.n_azimuths, n_levels)
-    shapes = {"dudt": profile, "dvdt": profile}
+    shapes: dict[str, tuple[int, ...]] = {"dudt": profile, "dvdt": profile}
     if diagnostics:
         shapes |= {
             "flux": per_azimuth,
@@ -158,8 +161,8 @@ def available_cores() -> int:
 class _Chunk:
     """Work arrays for the columns that are computed together, with columns on the last axis.
 
-    Sums over speeds run over the first axis, row by row, so that a column's result cannot depend on its place.
-    NumPy would sum along memory, in another order, if there were one column only: hence two at least.
+    Sums over speeds run over the first axis, row by row, so that a column's result cannot depend on its
+    place. NumPy would sum along memory, in another order, if there were one column only: hence two at least.
     """
 
     def __init__(self, width: int, n_levels: int, parameters: SchemeParameters, dtype: np.dtype[Any]) -> None:
@@ -314,9 +317,12 @@ class _Chunk:
             if k < n_levels - 1:
                 speed[k] = speed[k + 1]
                 np.maximum(highest, wind[k], out=highest)
-                filtered = highest > slowest
-                filtered[:2] = True  # two at least, see the class; nothing is lost where no bin is filtered
-                pairs = np.flatnonzero(filtered)
+                # nothing is lost where no bin is filtered: few pairs are treated all, faster than picked
+                pairs: Any = slice(None)
+                if slope.shape[1] > _FEW_PAIRS:
+                    filtered = highest > slowest
+                    filtered[:2] = True  # two at least, see the class
+                    pairs = np.flatnonzero(filtered)
                 wind_met = highest[pairs]
                 lost = flux_in_bin[:, pairs]
                 lost *= self.c < wind_met

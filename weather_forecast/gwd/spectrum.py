@@ -20,10 +20,9 @@ class SchemeParameters:
         n_speeds: bins of phase speed.
         min_speed: slowest launched intrinsic phase speed, m/s.
         max_speed: fastest launched intrinsic phase speed, m/s.
-        stretching: half-width gamma of the coordinate stretch that puts more bins at high speeds, s/m (Scinocca 2003,
-            eqs 28-30).
+        stretching: half-width gamma of the coordinate stretch that puts more bins at high speeds, s/m
+            (Scinocca 2003, eqs 28-30).
         launch_flux: momentum flux launched in each azimuth, Pa.
-        launch_pressure: waves start at the first level below this pressure, Pa.
         characteristic_wavenumber: vertical wavenumber m* of the spectrum's peak, m-1.
         slope: exponent s of the spectrum at small wavenumbers.
         frequency_exponent: exponent p of the intrinsic-frequency spectrum, 1 or 1.5.
@@ -32,8 +31,8 @@ class SchemeParameters:
         tropical_width: Gaussian width of that change, degrees of latitude.
         min_stability: floor of N2, s-2.
         time_step: of the host model, s; used by the cap.
-        cap: bound on the deposition at critical levels within one time step. ``operational`` as in the ECMWF model,
-            ``physical`` lets no wave push the flow past the wave's speed, ``none`` has no bound.
+        cap: bound on the deposition at critical levels within one time step. ``operational`` as in the ECMWF
+            model, ``physical`` lets no wave push the flow past the wave's speed, ``none`` has no bound.
         lid: ``closed`` deposits in level 1 what reaches the model top, ``open`` lets it leave.
 
     Raises:
@@ -46,7 +45,6 @@ class SchemeParameters:
     max_speed: float = 100.0
     stretching: float = 0.25
     launch_flux: float = 3.75e-3
-    launch_pressure: float = 45000.0
     characteristic_wavenumber: float = 2 * np.pi / 2000
     slope: float = 1.0
     frequency_exponent: float = 1.0
@@ -72,7 +70,6 @@ class SchemeParameters:
         for name in (
             "stretching",
             "launch_flux",
-            "launch_pressure",
             "characteristic_wavenumber",
             "saturation",
             "tropical_width",

@@ -1,17 +1,17 @@
 """A network whose structure is the wave physics: momentum flux in each direction, deposited on its way up."""
 
-import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ai4sim.errors import InputError
 from weather_forecast.gwd import config
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.networks.base import ColumnNetwork
 from weather_forecast.gwd.networks.mlp import Activation, make_activation
 from weather_forecast.gwd.networks.pressure import LayerPressures
+from weather_forecast.gwd.spectrum import azimuths
 
 Deposit = Literal["softmax", "survival"]
 _WIND_UNIT = 25.0  # m s-1
@@ -29,13 +29,6 @@ def running_maximum(profile: Tensor) -> Tensor:
         profile = torch.cat([shifted, profile[..., -shift:]], dim=-1)
         shift *= 2
     return profile
-
-
-def directions(n_azimuths: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines (n_azimuths,) of the angles ``2 pi i / n_azimuths``, exactly zero where they should be."""
-    angle = 2 * math.pi * np.arange(n_azimuths) / n_azimuths
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.where(abs(cosine) < 1e-12, 0.0, cosine), np.where(abs(sine) < 1e-12, 0.0, sine)
 
 
 class AzimuthFluxNet(ColumnNetwork):
@@ -59,7 +52,7 @@ class AzimuthFluxNet(ColumnNetwork):
         launch_flux: flux per azimuth at the launch level, Pa.
 
     Raises:
-        ValueError: ``n_azimuths`` is not a multiple of 4, ``depth`` is below 1, unknown ``deposit``, or the launch level of
+        InputError: ``n_azimuths`` is not a multiple of 4, ``depth`` is below 1, unknown ``deposit``, or the launch level of
             the grid is not the last level of the layout.
     """
 
@@ -79,20 +72,20 @@ class AzimuthFluxNet(ColumnNetwork):
     ) -> None:
         super().__init__(layout)
         if n_azimuths < 4 or n_azimuths % 4:
-            raise ValueError(f"n_azimuths must be a multiple of 4, got {n_azimuths}")
+            raise InputError(f"n_azimuths must be a multiple of 4, got {n_azimuths}")
         if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
+            raise InputError(f"depth must be at least 1, got {depth}")
         if deposit not in ("softmax", "survival"):
-            raise ValueError(f"deposit {deposit!r} is unknown; choose softmax or survival")
+            raise InputError(f"deposit {deposit!r} is unknown; choose softmax or survival")
         n_levels = self.layout.n_levels
         self.pressures = LayerPressures(n_levels, grid)
-        cosine, sine = directions(n_azimuths)
+        cosine, sine, factor = azimuths(n_azimuths)
         # trailing axis: broadcasts over levels
         self.register_buffer("cosine", torch.as_tensor(cosine, dtype=torch.get_default_dtype())[:, None])
         self.register_buffer("sine", torch.as_tensor(sine, dtype=torch.get_default_dtype())[:, None])
         self.n_azimuths = n_azimuths
         self.deposit = deposit
-        self.flux_unit = float(launch_flux * 2 / abs(cosine).sum())  # Pa
+        self.flux_unit = launch_flux * factor  # Pa
 
         # the first layer in two parts, so that what all directions share is computed once per column
         self.column_layer = nn.Linear(n_levels + len(self.layout.scalars), width)
