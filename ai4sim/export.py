@@ -45,9 +45,9 @@ def load_exported(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.floa
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        return lambda x: session.run(None, {name: x})[0]  # type: ignore[no-any-return] # untyped library
+        return lambda x: np.asarray(session.run(None, {name: x})[0])
     program = torch.export.load(path).module()
-    return lambda x: program(torch.from_numpy(x)).detach().numpy()  # type: ignore[no-any-return]
+    return lambda x: np.asarray(program(torch.from_numpy(x)).detach())
 
 
 def export_network(

@@ -22,15 +22,13 @@ from ai4sim.style import (
     DENSITY,
     DIVERGING,
     LINE_STYLES,
-    MINUS,
     ROLE_COLORS,
+    SEQUENTIAL,
     TRUTH_COLOR,
     axis_label,
     decade_levels,
     format_tick,
-    format_units,
     latitude_axis,
-    metric_title,
     new_figure,
     pressure_axis,
     save,
@@ -38,17 +36,27 @@ from ai4sim.style import (
     symmetric_levels,
 )
 from ai4sim.verification.comparison import Cell, compare, units_of
-from ai4sim.verification.metrics import column_title, metric_info
+from ai4sim.verification.metrics import MINUS, column_title, format_units, metric_info, metric_title
 from ai4sim.verification.scorecard import Scorecard, Selection
 from ai4sim.verification.sums import slices
 
 __all__ = [
+    "COLORS",
+    "DENSITY",
+    "DIVERGING",
+    "LINE_STYLES",
+    "ROLE_COLORS",
+    "SEQUENTIAL",
+    "TRUTH_COLOR",
+    "axis_label",
     "decade_levels",
+    "latitude_axis",
     "new_figure",
     "plot_cross_sections",
     "plot_density",
     "plot_profiles",
     "plot_scorecard_bars",
+    "pressure_axis",
     "save",
     "style",
     "symmetric_levels",
@@ -157,9 +165,7 @@ def plot_cross_sections(
         # by position: coordinates that differ by rounding must not thin the field out
         error = truth.copy(data=prediction.transpose(*truth.dims).values - truth.values)
         fields[f"{names[1]} {MINUS} {names[0]} (at most {float(abs(error).max()):.2g})"] = error
-    both = xr.concat(
-        [truth.reset_coords(drop=True), prediction.reset_coords(drop=True)], "field", join="override"
-    )
+    both = xr.concat([truth.reset_coords(drop=True), prediction.reset_coords(drop=True)], "field", join="override")
     bounds = np.asarray(symmetric_levels(both) if levels is None else levels, dtype=np.float64)
     if not np.allclose(bounds, -bounds[::-1]) or (np.diff(bounds) <= 0).any():
         raise ValueError(f"levels must increase and be symmetric about zero, not {bounds.tolist()}")
@@ -192,9 +198,7 @@ def plot_cross_sections(
             pressure_axis(axes[0], vertical)
         else:
             axes[0].set_ylabel(axis_label(truth[y]))
-        bar = figure.colorbar(
-            mesh, ax=list(axes), extend="both", label=axis_label(truth), pad=0.015, aspect=28
-        )
+        bar = figure.colorbar(mesh, ax=list(axes), extend="both", label=axis_label(truth), pad=0.015, aspect=28)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
         # every second one if there are many, the same on both sides of zero
         positive = bounds[bounds > 0] if len(bounds) <= 13 else bounds[bounds > 0][::2]
@@ -279,9 +283,7 @@ def plot_scorecard_bars(
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     rows = compare(card, names, **selection)
     if not rows:
-        raise ValueError(
-            f"the scorecard has no {', '.join(names)} for {selection or 'split test, variable all'}"
-        )
+        raise ValueError(f"the scorecard has no {', '.join(names)} for {selection or 'split test, variable all'}")
     with style():
         figure = new_figure(2.9 * len(names) + 1.2, 0.34 * len(rows) + (1.75 if title else 1.45), title=title)
         axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -339,9 +341,7 @@ def _pressure(data: xr.Dataset | xr.DataArray, name: str) -> tuple[str, NDArray[
         raise ValueError(f"no 1-D pressure coordinate {name!r}: the data have {list(data.coords)}")
     units = str(data[name].attrs.get("units", ""))
     if units not in _PASCAL:
-        raise ValueError(
-            f"coordinate {name!r} has units {units!r}: a pressure has one of {', '.join(_PASCAL)}"
-        )
+        raise ValueError(f"coordinate {name!r} has units {units!r}: a pressure has one of {', '.join(_PASCAL)}")
     values = np.asarray(data[name].values, dtype=np.float64) * _PASCAL[units] / 100.0
     if not (values > 0).all():
         raise ValueError(f"coordinate {name!r} is not positive everywhere: it cannot be drawn on a log axis")
@@ -384,9 +384,7 @@ def _bin_edges(low: float, high: float, bins: int, symlog: float | None) -> NDAr
     return symlog * np.sinh(np.linspace(np.arcsinh(low / symlog), np.arcsinh(high / symlog), bins + 1))
 
 
-def _counts(
-    prediction: xr.DataArray, target: xr.DataArray, edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _counts(prediction: xr.DataArray, target: xr.DataArray, edges: NDArray[np.float64]) -> NDArray[np.float64]:
     """Histogram (target bin, prediction bin), slice by slice."""
     total = np.zeros((len(edges) - 1, len(edges) - 1))
     prediction = prediction.transpose(*target.dims)

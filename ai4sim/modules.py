@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -39,11 +39,11 @@ class ExperimentModule(LightningModule):
         self.schedule = schedule
         self.model_config: dict[str, Any] | None = None
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser over all parameters that learn, with the schedule stepped every optimiser step."""
         optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
         if self.schedule is None:
-            return {"optimizer": optimizer}
+            return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,

@@ -88,7 +88,9 @@ class PredictionWriter(Callback):
         for name, values in outputs.items():
             if name != "index":
                 array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-                self._group[name][start:stop] = array
+                stored = self._group[name]
+                assert isinstance(stored, zarr.Array)
+                stored[start:stop] = array
 
     def _finish(self, trainer: Trainer) -> None:
         if self._group is None:

@@ -18,6 +18,25 @@ class SplitError(InputError):
     """Splits that overlap, are empty, or name what is not there."""
 
 
+def check_members(splits: Mapping[str, Sequence[str]]) -> None:
+    """Check that no split is empty and that no two share a member.
+
+    Args:
+        splits: split to the names of its files.
+
+    Raises:
+        SplitError: they do; names split and member.
+    """
+    owner: dict[str, str] = {}
+    for split, names in splits.items():
+        if not names:
+            raise SplitError(f"split {split!r} is empty; name at least one file")
+        for name in names:
+            if name in owner:
+                raise SplitError(f"{name!r} is in split {owner[name]!r} and again in {split!r}; give it to one only")
+            owner[name] = split
+
+
 def split_by_files(lengths: Mapping[str, int], splits: Mapping[str, Sequence[str]]) -> Splits:
     """Give each split the rows of its files.
 
@@ -32,22 +51,13 @@ def split_by_files(lengths: Mapping[str, int], splits: Mapping[str, Sequence[str
     Raises:
         SplitError: an unknown name, the same file in two splits (or twice in one), or an empty split.
     """
+    check_members(splits)
     starts = dict(zip(lengths, np.cumsum([0, *lengths.values()]).tolist(), strict=False))
-    owner: dict[str, str] = {}
     result: Splits = {}
     for split, names in splits.items():
-        if not names:
-            raise SplitError(f"split {split!r} is empty; name at least one of {', '.join(lengths)}")
         for name in names:
             if name not in lengths:
-                raise SplitError(
-                    f"split {split!r} names {name!r}, which is not there; valid are {', '.join(lengths)}"
-                )
-            if name in owner:
-                raise SplitError(
-                    f"{name!r} is in split {owner[name]!r} and again in {split!r}; give it to one only"
-                )
-            owner[name] = split
+                raise SplitError(f"split {split!r} names {name!r}, which is not there; valid are {', '.join(lengths)}")
         rows = sorted((starts[name], starts[name] + lengths[name]) for name in names)
         result[split] = _merged(rows)
         if not result[split]:

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from ai4sim.atomic import atomic_path
+from ai4sim.verification.metrics import MINUS, format_units, metric_title
 from ai4sim.verification.scorecard import Role
 
 # Okabe & Ito (2008), without its yellow, which is too light for lines: distinct with all common colour
@@ -33,14 +34,6 @@ DIVERGING: Final[Colormap] = cm.cmaps["vik"]
 # without the palest part, so that single values are seen on white
 DENSITY: Final[Colormap] = ListedColormap(cm.cmaps["devon_r"](np.linspace(0.15, 1.0, 256)), name="density")
 
-_TITLES: Final[Mapping[str, str]] = {
-    "r2": "R²",
-    **{
-        name: name.upper()
-        for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "fss", "lsd", "ssr")
-    },
-}
-MINUS: Final = "\u2212"
 
 STYLE: Final[Mapping[str, Any]] = {
     "axes.axisbelow": True,
@@ -133,21 +126,6 @@ def axis_label(array: xr.DataArray, *, units: str | None = None) -> str:
     return f"{name} [{format_units(units)}]" if units not in ("", "1") else name
 
 
-def metric_title(metric: str) -> str:
-    """A metric's name for the eye: ``mean_level_r2`` becomes ``mean level R²``."""
-    return " ".join(_TITLES.get(word, word) for word in metric.split("_"))
-
-
-def format_units(units: str) -> str:
-    """Units for the eye, with raised exponents: ``m s-1 day-1`` becomes ``m s⁻¹ day⁻¹``."""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    words = []
-    for word in units.split():
-        base = word.rstrip("-0123456789")
-        words.append(base + word[len(base) :].translate(raised) if base else word)
-    return " ".join(words)
-
-
 def format_tick(value: float) -> str:
     """A tick label without needless digits, with a true minus sign."""
     return f"{value:g}".replace("-", MINUS)
@@ -199,9 +177,7 @@ def decade_levels(smallest: float, largest: float) -> NDArray[np.float64]:
         raise ValueError(f"decade_levels needs 0 < smallest < largest, not {smallest} and {largest}")
     first = math.floor(math.log10(smallest) + 1e-9)
     last = math.ceil(math.log10(largest) + 1e-9)
-    positive = np.array(
-        [mantissa * 10.0**exponent for exponent in range(first, last + 1) for mantissa in (1, 3)]
-    )
+    positive = np.array([mantissa * 10.0**exponent for exponent in range(first, last + 1) for mantissa in (1, 3)])
     # up to the first level that is not below the largest
     positive = positive[: int(np.searchsorted(positive, largest * (1.0 - 1e-9))) + 1]
     return np.concatenate([-positive[::-1], positive])

@@ -166,9 +166,7 @@ def test_memory_is_bounded_by_the_block(tmp_path):
     build_store(
         tmp_path / "big.zarr",
         template=make_template(schema, {"sample": 131072, "feature": 64}, {"sample": 2048}),
-        regions=[
-            Region("all", {"sample": slice(0, 131072)}, lambda: xr.Dataset({"x": (schema["x"].dims, values)}))
-        ],
+        regions=[Region("all", {"sample": slice(0, 131072)}, lambda: xr.Dataset({"x": (schema["x"].dims, values)}))],
         sources=[tmp_path / "raw"],
         schema=schema,
         settings={},

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.codecs import GzipCodec
 
 from ai4sim.chunks import _LocalBlocks, _ZarrBlocks, open_blocks
 from ai4sim.flat import make_flat, open_flat
 from ai4sim.manifest import StoreError
 from ai4sim.readers import BatchReader, _CachedReader, open_arrays
+from ai4sim.sampling import BlockBatchSampler
 from ai4sim.schema import Schema, Variable
 from ai4sim.store import Region, build_store, make_template, open_store
 
@@ -127,14 +129,10 @@ def test_what_is_not_decoded_here_is_left_to_zarr(tmp_path):
 def test_other_codecs_on_the_local_disk_are_left_to_zarr(tmp_path):
     source = tmp_path / "raw"
     source.touch()
-    from zarr.codecs import GzipCodec
-
     schema = Schema("zipped", 1, SCHEMA.variables[:1])
     template = make_template(schema, {"sample": N, "feature": 7}, {"sample": 8})
     template["x"].encoding["compressors"] = (GzipCodec(),)
-    region = Region(
-        "all", {"sample": slice(0, N)}, lambda: xr.Dataset({"x": (("sample", "feature"), ARRAYS["x"])})
-    )
+    region = Region("all", {"sample": slice(0, N)}, lambda: xr.Dataset({"x": (("sample", "feature"), ARRAYS["x"])}))
     build_store(
         tmp_path / "s.zarr", template=template, regions=[region], sources=[source], schema=schema, settings={},
         progress=False,
@@ -199,13 +197,11 @@ def test_blocks_are_read_once_while_they_are_in_use():
     assert blocks.log[-1] == 2
     # more blocks than there is room for: those that are there are used before they have to go
     blocks.log.clear()
-    check([99, 88, 77, 66, 0, 19, 42, 25])
+    check([99, 88, 77, 66, 31, 19, 42, 25])
     assert sorted(blocks.log) == [6, 7, 8, 9]
 
 
 def test_one_epoch_of_the_sampler_reads_each_block_once():
-    from ai4sim.sampling import BlockBatchSampler
-
     blocks = _CountedBlocks()
     reader = _CachedReader(blocks, threads=1, cache_bytes=3 * 10 * 3 * 4)
     out = np.empty((7, 3), np.float32)
@@ -253,7 +249,7 @@ def test_wrong_requests_are_named(tmp_path):
     reader = open_arrays(path, ["x"])["x"]
     with pytest.raises(IndexError, match=r"'x': rows 3..53 asked for, .*s\.zarr has 53"):
         read(reader, [3, N])
-    with pytest.raises(IndexError, match="rows -1..3"):
+    with pytest.raises(IndexError, match=r"rows -1\.\.3"):
         read(reader, [3, -1])
     with pytest.raises(ValueError, match=r"out has shape \(2, 6\) .* of shape \(2, 7\)"):
         reader.read(np.array([1, 2]), np.empty((2, 6), np.float32))
@@ -262,7 +258,7 @@ def test_wrong_requests_are_named(tmp_path):
     assert read(reader, np.empty(0, np.int64)).shape == (0, 7)
 
 
-@pytest.mark.parametrize("layout", ["uncompressed", "lz4", "sharded"])
+@pytest.mark.parametrize("layout", ["uncompressed", "lz4", "zstd", "sharded"])
 def test_damaged_chunks_are_named(tmp_path, layout):
     path = make_store(tmp_path / "s.zarr", tmp_path / "raw", **LAYOUTS[layout])
     chunk = Path(path) / "x" / "c" / "2" / "0"

@@ -83,8 +83,7 @@ def test_each_block_is_visited_in_one_window_only():
 
 def test_ranks_read_different_blocks_but_for_the_border():
     samplers = [
-        BlockBatchSampler(1600, 10, shuffle=True, block=100, window=2, rank=rank, world_size=4)
-        for rank in range(4)
+        BlockBatchSampler(1600, 10, shuffle=True, block=100, window=2, rank=rank, world_size=4) for rank in range(4)
     ]
     blocks = [set((rows_of(sampler) // 100).tolist()) for sampler in samplers]
     assert sum(len(b) for b in blocks) <= 16 + 3

@@ -40,9 +40,7 @@ Y = RNG.standard_normal((N, 3), np.float32)
 
 
 def load(start: int, stop: int) -> xr.Dataset:
-    return xr.Dataset(
-        {"x": (("sample", "feature"), X[start:stop]), "y": (("sample", "target"), Y[start:stop])}
-    )
+    return xr.Dataset({"x": (("sample", "feature"), X[start:stop]), "y": (("sample", "target"), Y[start:stop])})
 
 
 def make_regions(step: int = 20, log: list[str] | None = None) -> list[Region]:
@@ -103,9 +101,7 @@ def test_regions_may_divide_more_than_one_dimension(tmp_path, source):
     z = RNG.standard_normal((6, 2, 8, 10), np.float32)
     sizes = dict(zip(("time", "channel", "y", "x"), z.shape, strict=True))
     times = np.arange("2000-01-01", "2000-01-07", dtype="datetime64[D]").astype("datetime64[ns]")
-    template = make_template(
-        schema, sizes, {"time": 1, "y": 4}, coords={"time": times, "lat": ("y", np.arange(8.0))}
-    )
+    template = make_template(schema, sizes, {"time": 1, "y": 4}, coords={"time": times, "lat": ("y", np.arange(8.0))})
 
     def part(t: int, y: int) -> xr.Dataset:
         # a coordinate that the template already has is not written again
@@ -142,9 +138,7 @@ def test_manifest_tells_what_it_was_made_from(tmp_path, source):
     }  # fmt: skip
     np.testing.assert_allclose(manifest.statistics["mean"], X.mean(axis=0), rtol=1e-5)
     assert read_manifest(tmp_path / "s.zarr") == manifest
-    assert (
-        json.loads((tmp_path / "s.zarr" / MANIFEST_NAME).read_text())["fingerprint"] == manifest.fingerprint
-    )
+    assert json.loads((tmp_path / "s.zarr" / MANIFEST_NAME).read_text())["fingerprint"] == manifest.fingerprint
 
 
 def test_rebuilt_only_when_sources_settings_or_schema_change(tmp_path, source):
@@ -264,8 +258,7 @@ def test_memory_is_bounded_by_regions_not_by_the_store(tmp_path, source):
         return xr.Dataset({"x": (("sample", "feature"), np.full((rows, 128), value, np.float32))})
 
     regions = [
-        Region(f"{k}", {"sample": slice(k * rows, (k + 1) * rows)}, partial(constant, k + 1))
-        for k in range(n_regions)
+        Region(f"{k}", {"sample": slice(k * rows, (k + 1) * rows)}, partial(constant, k + 1)) for k in range(n_regions)
     ]
     template = make_template(schema, {"sample": rows * n_regions, "feature": 128}, {"sample": rows // 4})
     options: dict[str, Any] = {"sources": [source], "schema": schema, "settings": {}, "progress": False}
@@ -291,9 +284,7 @@ def test_memory_is_bounded_by_regions_not_by_the_store(tmp_path, source):
         ([], None, "no regions were given"),
     ],
 )  # fmt: skip
-def test_regions_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path, source, bounds, shards, message
-):
+def test_regions_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, source, bounds, shards, message):
     regions = [Region(f"r{a}", {"sample": slice(a, b)}, partial(load, a, b)) for a, b in bounds]
     template = make_template(SCHEMA, {"sample": N}, {"sample": 10}, shards=shards)
     with pytest.raises(StoreError, match=message):
@@ -333,9 +324,7 @@ def test_a_full_disk_says_what_is_needed_and_keeps_finished_regions(tmp_path, so
 
     with monkeypatch.context() as patch:
         patch.setattr("zarr.storage._local._put", full)
-        with pytest.raises(
-            StoreError, match=r"no space left for .*s\.zarr: it needs up to .*\(3800 bytes\).*are free"
-        ):
+        with pytest.raises(StoreError, match=r"no space left for .*s\.zarr: it needs up to .*\(3800 bytes\).*are free"):
             build(tmp_path / "s.zarr", source)
     assert not (tmp_path / "s.zarr").exists()
     build(tmp_path / "s.zarr", source)
@@ -346,9 +335,7 @@ def test_too_little_space_is_announced_before(tmp_path, source, monkeypatch, cap
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("ai4sim.store.shutil.disk_usage", lambda path: usage)
     build(tmp_path / "s.zarr", source)
-    assert (
-        "needs up to 0.00 GB (3800 bytes) before compression, and 0.00 GB (100 bytes) are free" in caplog.text
-    )
+    assert "needs up to 0.00 GB (3800 bytes) before compression, and 0.00 GB (100 bytes) are free" in caplog.text
 
 
 def test_two_processes_do_not_prepare_the_same_store(tmp_path, source):
@@ -395,9 +382,7 @@ def test_a_dask_scheduler_writes_the_same_bytes(tmp_path, source, by_address):
     distributed = pytest.importorskip("distributed", reason='needs pip install -e ".[distributed]"')
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-            )
+            distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None)
         )
         if by_address:
             build(tmp_path / "d.zarr", source, scheduler=cluster.scheduler_address)

@@ -48,14 +48,10 @@ def block_labels(*parts: xr.DataArray) -> xr.DataArray:
         ValueError: no parts, or parts along different dimensions.
     """
     if not parts or any(part.ndim != 1 or part.sizes != parts[0].sizes for part in parts):
-        raise ValueError(
-            f"block_labels needs 1-D arrays along one dimension, not {[dict(p.sizes) for p in parts]}"
-        )
+        raise ValueError(f"block_labels needs 1-D arrays along one dimension, not {[dict(p.sizes) for p in parts]}")
     uniques, codes = zip(*(np.unique(part.values, return_inverse=True) for part in parts), strict=True)
     combinations, inverse = np.unique(np.stack(codes), axis=1, return_inverse=True)
-    names = np.array(
-        ["|".join(str(values[i]) for values, i in zip(uniques, c, strict=True)) for c in combinations.T]
-    )
+    names = np.array(["|".join(str(values[i]) for values, i in zip(uniques, c, strict=True)) for c in combinations.T])
     return xr.DataArray(names[inverse.reshape(-1)], dims=parts[0].dims, name=BLOCK)
 
 
@@ -204,8 +200,7 @@ def _intervals(
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         bounds = values.quantile([tail, 1.0 - tail], dim=RESAMPLE, skipna=True)
     lower, upper = (
-        bounds.isel(quantile=i, drop=True).transpose(*value.dims).rename(name).assign_attrs(attrs)
-        for i in (0, 1)
+        bounds.isel(quantile=i, drop=True).transpose(*value.dims).rename(name).assign_attrs(attrs) for i in (0, 1)
     )
     # where the resamples are all to one side (an r2 near 0), the interval still holds the value itself
     return Interval(value, lower.where(~(lower > value), value), upper.where(~(upper < value), value))
@@ -253,6 +248,4 @@ def _check_common_samples(model: xr.Dataset, baseline: xr.Dataset) -> None:
     if not np.array_equal(model[BLOCK].values, baseline[BLOCK].values):
         raise ValueError("model and baseline have different blocks: score both on the same samples")
     if not np.array_equal(model["n"].values, baseline["n"].values):
-        raise ValueError(
-            "model and baseline have different numbers of samples: score both on the same samples"
-        )
+        raise ValueError("model and baseline have different numbers of samples: score both on the same samples")

@@ -91,9 +91,7 @@ def correlation(statistics: xr.Dataset) -> xr.DataArray:
     Returns:
         The metric in [-1, 1]; NaN where the prediction or the target is constant.
     """
-    covariation = statistics["product"] - statistics["prediction"] * statistics["target"] / _weight(
-        statistics
-    )
+    covariation = statistics["product"] - statistics["prediction"] * statistics["target"] / _weight(statistics)
     scale = (variation(statistics, of="prediction") * variation(statistics, of="target")) ** 0.5
     return _labelled((covariation / scale.where(scale > 0)).clip(-1.0, 1.0), "correlation", "1")
 

@@ -1,6 +1,7 @@
 """Which way each metric points: the one place that knows."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -54,6 +55,12 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "seconds": MetricInfo("lower", 0.0),
     "per_second": MetricInfo("higher", math.inf),
 }
+_TITLES: Final[Mapping[str, str]] = {
+    "r2": "R²",
+    **{name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "fss", "lsd", "ssr")},
+}
+MINUS: Final = "\u2212"
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SKILL: Final = MetricInfo("higher", 1.0)
 
 
@@ -85,6 +92,16 @@ def metric_info(metric: str) -> MetricInfo:
 def skill_name(metric: str, baseline: str) -> str:
     """Name of the skill of a metric against a baseline, such as ``mse_skill_persistence``."""
     return f"{metric}_skill_{baseline}"
+
+
+def metric_title(metric: str) -> str:
+    """A metric's name for the eye: ``mean_level_r2`` becomes ``mean level R²``."""
+    return " ".join(_TITLES.get(word, word) for word in metric.split("_"))
+
+
+def format_units(units: str) -> str:
+    """Units for the eye, with raised exponents: ``m s-1 day-1`` becomes ``m s⁻¹ day⁻¹``."""
+    return re.sub(r"(?<=[A-Za-z°)])-?\d+", lambda exponent: exponent[0].translate(_RAISED), units)
 
 
 def column_title(metric: str, units: str) -> str:

@@ -186,9 +186,7 @@ class Scorecard:
         unknown = [name for name in skill_against if name not in statistics]
         unknown += [name for name in skill_metrics if name not in metrics]
         if unknown:
-            raise ValueError(
-                f"no skill for {unknown}: there are models {[*statistics]} and metrics {[*metrics]}"
-            )
+            raise ValueError(f"no skill for {unknown}: there are models {[*statistics]} and metrics {[*metrics]}")
         for model, sums in statistics.items():
             n = float(sums["n"].sum())
             for name, metric in metrics.items():
@@ -221,9 +219,7 @@ class Scorecard:
         if found is None:
             key = dict(zip(KEY, _key(model, metric, selection), strict=True))
             metrics = sorted({row["metric"] for row in self._rows.values()})
-            raise KeyError(
-                f"no row {key} in the scorecard: it has the models {self.models} and the metrics {metrics}"
-            )
+            raise KeyError(f"no row {key} in the scorecard: it has the models {self.models} and the metrics {metrics}")
         return found
 
     def skill(self, model: str, baseline: str, metric: str, **selection: Unpack[Selection]) -> float:
@@ -296,9 +292,7 @@ class Scorecard:
             )
         return own[2] < reference[1]
 
-    def table(
-        self, metrics: Sequence[str], *, title: str | None = None, **selection: Unpack[Selection]
-    ) -> Table:
+    def table(self, metrics: Sequence[str], *, title: str | None = None, **selection: Unpack[Selection]) -> Table:
         """A table for the terminal: models as rows, metrics with 95 % intervals as columns, the best in bold.
 
         Args:
@@ -328,10 +322,7 @@ class Scorecard:
             Path of the table.
         """
         folder = Path(folder)
-        rows = [
-            {name: None if _is_nan(value) else value for name, value in row.items()}
-            for row in self._rows.values()
-        ]
+        rows = [{name: None if _is_nan(value) else value for name, value in row.items()} for row in self._rows.values()]
         document = {
             "use_case": self.use_case,
             "experiment": self.experiment,
@@ -367,9 +358,7 @@ class Scorecard:
             try:
                 roles = json.loads(sidecar.read_text())["roles"]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{sidecar} is damaged ({error}): delete it or run the test again"
-                ) from error
+                raise InputError(f"{sidecar} is damaged ({error}): delete it or run the test again") from error
         identity = {}
         for name in ("use_case", "experiment"):
             found = frame[name].unique()

@@ -178,9 +178,7 @@ def pool(statistics: xr.Dataset, *, dim: Hashable | Sequence[Hashable]) -> xr.Da
     names = [dim] if isinstance(dim, Hashable) and not isinstance(dim, tuple) else list(dim)
     missing = [name for name in names if name not in statistics.sizes]
     if missing:
-        raise ValueError(
-            f"no dimension {missing} to pool over; the statistics have {tuple(statistics.sizes)}"
-        )
+        raise ValueError(f"no dimension {missing} to pool over; the statistics have {tuple(statistics.sizes)}")
     shift = shift_of(statistics)
     common = shift.mean([name for name in names if name in shift.dims])
     moved = _recentre(statistics, common)
@@ -207,10 +205,7 @@ def slices(array: xr.DataArray, dims: Sequence[Hashable]) -> Iterator[Mapping[Ha
         chunk = chunks.get(dim, 1)
         steps[dim] = min(length, max(1, step // chunk) * chunk) or 1
         size = row * steps[dim]
-    ranges = [
-        [slice(start, start + step) for start in range(0, array.sizes[dim], step)]
-        for dim, step in steps.items()
-    ]
+    ranges = [[slice(start, start + step) for start in range(0, array.sizes[dim], step)] for dim, step in steps.items()]
     for combination in product(*ranges):
         yield dict(zip(steps, combination, strict=True))
 
@@ -219,9 +214,7 @@ def _dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashable]) -> 
     names = list(reduce) if isinstance(reduce, Iterable) and not isinstance(reduce, str) else [reduce]
     missing = [name for name in names if name not in target.dims]
     if missing or not names:
-        raise ValueError(
-            f"reduce={names}: name one or more dimensions of the target, which has {target.dims}"
-        )
+        raise ValueError(f"reduce={names}: name one or more dimensions of the target, which has {target.dims}")
     return names
 
 
@@ -229,9 +222,7 @@ def _aligned(
     prediction: xr.DataArray, target: xr.DataArray, weights: xr.DataArray | None
 ) -> tuple[xr.DataArray, xr.DataArray | None]:
     if set(prediction.dims) != set(target.dims):
-        raise ValueError(
-            f"prediction has dimensions {prediction.dims} and target {target.dims}: they must agree"
-        )
+        raise ValueError(f"prediction has dimensions {prediction.dims} and target {target.dims}: they must agree")
     for name, array in {"prediction": prediction, "weights": weights}.items():
         if array is None:
             continue
@@ -257,21 +248,15 @@ def _block_labels(
         return np.zeros(1), np.zeros(target.sizes[names[0]], np.intp), names[0]
     if not isinstance(block, xr.DataArray):
         if block not in target.coords:
-            raise ValueError(
-                f"block={block!r} is no coordinate of the target, which has {list(target.coords)}"
-            )
+            raise ValueError(f"block={block!r} is no coordinate of the target, which has {list(target.coords)}")
         along = target.coords[block]
     else:
         along = block
     if along.ndim != 1 or along.dims[0] not in names:
-        raise ValueError(
-            f"block has dimensions {along.dims}: it must label positions along one of {list(names)}"
-        )
+        raise ValueError(f"block has dimensions {along.dims}: it must label positions along one of {list(names)}")
     dim = along.dims[0]
     if along.size != target.sizes[dim]:
-        raise ValueError(
-            f"block labels {along.size} positions along {dim!r}, the target has {target.sizes[dim]}"
-        )
+        raise ValueError(f"block labels {along.size} positions along {dim!r}, the target has {target.sizes[dim]}")
     if bool(along.isnull().any()):
         raise ValueError(f"block has {int(along.isnull().sum())} missing labels along {dim!r}")
     labels, codes = np.unique(along.values, return_inverse=True)
@@ -308,12 +293,8 @@ def _valid(
             str(dim): int(index) + (part[dim].start if dim in part else 0)
             for dim, index in zip(array.dims, inside, strict=True)
         }
-        remedy = (
-            "" if skipna else "; mend the data, or pass skipna=True to leave missing values out of all scores"
-        )
-        raise ValueError(
-            f"{name} {array.name!r} has a value that is not finite, the first at index {first}{remedy}"
-        )
+        remedy = "" if skipna else "; mend the data, or pass skipna=True to leave missing values out of all scores"
+        raise ValueError(f"{name} {array.name!r} has a value that is not finite, the first at index {first}{remedy}")
     raise AssertionError("a value is not finite, but neither in the prediction nor in the target")
 
 

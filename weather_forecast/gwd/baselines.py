@@ -93,7 +93,9 @@ class Scheme:
         profile = {name: x[:, self.layout.slice_of(name)] for name in config.PROFILES}
         surface_pressure = x[:, self.layout.slice_of("surface_pressure")][:, 0].astype(np.float64)
         drag = gravity_wave_drag(
-            *(profile[name] for name in config.PROFILES),
+            profile["u"],
+            profile["v"],
+            profile["t"],
             self.grid.truncate(self.layout.n_levels).half_pressure(surface_pressure),
             parameters=self.parameters,
             dtype=np.float32,

@@ -169,12 +169,12 @@ class _Site:
     def __init__(self, lat: Array, doy: Array) -> None:
         self.lat = lat
         self.doy = doy
-        self.al = np.abs(lat)
-        self.sl = np.sin(np.radians(self.al))
-        self.side = np.sign(lat)
-        self.winter = np.cos(2 * np.pi * (doy - 15) / 365) * np.tanh(lat / 12)
-        self.deep_winter = np.maximum(self.winter, 0)
-        self.deep_summer = np.maximum(-self.winter, 0)
+        self.al: Array = np.abs(lat)
+        self.sl: Array = np.sin(np.radians(self.al))
+        self.side: Array = np.sign(lat)
+        self.winter: Array = np.cos(2 * np.pi * (doy - 15) / 365) * np.tanh(lat / 12)
+        self.deep_winter: Array = np.maximum(self.winter, 0)
+        self.deep_summer: Array = np.maximum(-self.winter, 0)
 
     def normal(self, rng: np.random.Generator, mean: float, std: float) -> Array:
         """One Gaussian number per column."""
@@ -185,7 +185,7 @@ class _Site:
         return rng.uniform(0, 2 * np.pi, self.lat.shape)
 
 
-def _gauss(x: Array, width: ArrayLike) -> Array:
+def _gauss(x: Array, width: Array | float) -> Array:
     return np.exp(-((x / width) ** 2))
 
 
@@ -218,7 +218,7 @@ def _temperature(site: _Site, t_sea_level: Array, z: Array, rng: np.random.Gener
     lower = np.maximum(tropopause + 2.5, 21 + 2 * winter * sl)
     middle = np.full_like(sl, 31.0)
     stratopause = 47 + 3 * site.winter * sl
-    mesosphere = stratopause + 4
+    mesosphere = stratopause + 3
     mesopause = 88 - 3 * summer * sl
 
     lapse = 6.45 - 0.8 * winter * sl**2
@@ -276,7 +276,9 @@ def _equatorial_oscillations(site: _Site, z: Array, rng: np.random.Generator) ->
     qbo = -12 + 25 * np.sin(2 * np.pi * z / 27 + site.phase(rng))
     season = np.cos(4 * np.pi * (site.doy - 15) / 365)
     sao = -(28 * season + 14) * _gauss(z - 49, 8) + 25 * season * _gauss(z - 79, 8)
-    return _gauss(site.lat, 13) * envelope * qbo + _gauss(site.lat, 17) * sao
+    u: Array = _gauss(site.lat, 13) * envelope * qbo
+    u += _gauss(site.lat, 17) * sao
+    return u
 
 
 def _planetary_wave(site: _Site, z: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:

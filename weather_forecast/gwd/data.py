@@ -18,6 +18,7 @@ from ai4sim.flat import make_flat
 from ai4sim.loading import BatchDataset, BatchLoader, BlockBatchSampler
 from ai4sim.manifest import Manifest
 from ai4sim.normalization import FeatureStatistics
+from ai4sim.splits import check_members
 from ai4sim.store import open_store, read_manifest
 from weather_forecast.gwd import config, prepare
 from weather_forecast.gwd.demo import DemoSettings, write_demo
@@ -44,8 +45,8 @@ class GwdData(LightningDataModule):
         dataset: name of the folder below ``data/raw`` and of the processed store.
         raw: folder of the raw files, when they are elsewhere.
         splits: start dates of train, validation and test; by default those of the public data.
-        test_files: raw files to test on instead of start dates, below the raw folder or anywhere; the demo does not
-            make them.
+        test_files: raw files to test on instead of start dates, below the raw folder or anywhere; the demo does
+            not make them.
         demo: makes the raw files when they are missing.
         layout: order and number of features; further scalars such as ``lat`` are taken from the files' auxiliaries.
         grid: the levels' vertical grid, ``L91``, ``L137`` or a CSV file of (a, b).
@@ -80,10 +81,10 @@ class GwdData(LightningDataModule):
         scheduler: str | None = None,
     ) -> None:
         super().__init__()
-        dates = dict(splits or {name: list(days) for name, days in config.SPLIT_DATES.items()})
-        if test_files is not None:
-            dates.pop("test", None)
-        self.splits = check_splits(dates, names=SPLITS if test_files is None else ("train", "validation"))
+        given: Mapping[str, Sequence[str]] = config.SPLIT_DATES if splits is None else splits
+        names = SPLITS if test_files is None else ("train", "validation")
+        self.splits = {name: list(given.get(name, ())) for name in names}
+        check_members(self.splits)
         self.demo = demo
         self.layout = layout or ColumnLayout()
         self.grid = grid
@@ -274,27 +275,3 @@ class RawBatches(Dataset[dict[str, torch.Tensor]]):
         stop = min(start + self.batch_size, self.file.n_rows)
         x = self.file.read(start, stop)["x"]
         return {"x": torch.from_numpy(x), "index": torch.arange(start, stop)}
-
-
-def check_splits(
-    splits: Mapping[Split, Sequence[str]], names: Sequence[Split] = SPLITS
-) -> dict[str, list[str]]:
-    """Splits that are complete, not empty, and do not share a file.
-
-    Args:
-        splits: start dates.
-        names: splits that there must be.
-
-    Raises:
-        InputError: they are not; names the split and the date.
-    """
-    seen: dict[str, str] = {}
-    for split in names:
-        dates = splits.get(split)
-        if not dates:
-            raise InputError(f"split {split!r} is empty: give at least one start date")
-        for date in dates:
-            if date in seen:
-                raise InputError(f"start date {date} is in split {seen[date]!r} and again in {split!r}")
-            seen[date] = split
-    return {split: list(splits[split]) for split in names}

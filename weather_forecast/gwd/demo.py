@@ -42,7 +42,7 @@ class DemoSettings:
         format: ``hdf5`` or ``netcdf``, the two forms in which the public data exist.
     """
 
-    train: int = 24_000
+    train: int = 36_000
     validation: int = 2_100
     test: int = 4_200
     times: int = 10
@@ -121,11 +121,11 @@ def write_file(path: Path, day: str, n_columns: int, settings: DemoSettings) -> 
         parameters=SchemeParameters(n_azimuths=settings.azimuths, n_speeds=settings.speeds),
         threads=1,
     )
-    y = np.concatenate([drag.dudt, drag.dvdt], axis=1)  # (n, 2 L)
+    y = np.concatenate([drag.dudt, drag.dvdt], axis=1, dtype=np.float32)  # (n, 2 L)
     write_raw(
         path,
         columns.inputs(),
-        y.astype(np.float32),
+        y,
         {"lat": columns.lat.astype(np.float32), "doy": doy.astype(np.float32)},
         n_times=settings.times,
         attributes={

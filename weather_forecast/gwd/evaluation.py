@@ -12,6 +12,7 @@ from ai4sim.experiment import PREDICTIONS
 from ai4sim.store import open_store, read_manifest
 from ai4sim.verification import Scorecard, error_statistics, merge, pool
 from ai4sim.verification import deterministic as scores
+from ai4sim.verification.scorecard import Role
 from weather_forecast.gwd import config, plotters
 from weather_forecast.gwd.baselines import (
     Baseline,
@@ -70,7 +71,7 @@ def evaluate(folder: Path) -> Scorecard:
     with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
         samples = TestSamples(predictions)
         statistics = samples.statistics()
-        roles = {samples.model: "model", "scheme_without_latitude": "oracle"}
+        roles: dict[str, Role] = {samples.model: "model", "scheme_without_latitude": "oracle"}
         scorecard = Scorecard(
             use_case=config.USE_CASE,
             experiment=f"{folder.resolve().parent.name}/{folder.resolve().name}",

@@ -17,6 +17,7 @@ from ai4sim.errors import InputError
 from ai4sim.manifest import Manifest
 from ai4sim.normalization import RunningStatistics
 from ai4sim.schema import Schema, Variable
+from ai4sim.splits import split_by_files
 from ai4sim.store import Region, build_store, make_template
 from weather_forecast.gwd import config
 from weather_forecast.gwd.layout import ColumnLayout
@@ -151,14 +152,11 @@ def build(
     kept = [find_good_rows(file) if on_bad_rows == "drop" else None for file in flat]
     rows = RawRows(tuple(flat), tuple(kept), on_bad_rows)
 
-    ends = [0, *accumulate(rows.sizes)]
-    n_rows = ends[-1]
-    ranges, position = {}, 0
-    for split, members in opened.items():
-        ranges[split] = (ends[position], ends[position + len(members)])
-        position += len(members)
-        if ranges[split][0] == ranges[split][1]:
-            raise InputError(f"split {split!r} has no rows")
+    n_rows = sum(rows.sizes)
+    # files follow each other in the order of the splits, so that each split is one range
+    lengths = {str(file.path): size for file, size in zip(flat, rows.sizes, strict=True)}
+    splits = split_by_files(lengths, {split: [str(file.path) for file in members] for split, members in opened.items()})
+    ranges = {split: (parts[0].start, parts[0].stop) for split, parts in splits.items()}
     common = [name for name in config.AUXILIARIES if all(name in file.auxiliaries for file in flat)]
     described = schema(layout, common)
     settings = {

@@ -118,7 +118,7 @@ def bad_rows(x: Float, y: Float, layout: ColumnLayout) -> tuple[NDArray[np.bool_
         low[layout.slice_of(name)], high[layout.slice_of(name)] = least, most
     wrong_x = ~((x >= low) & (x <= high) & np.isfinite(x))  # NaN fails every comparison
     wrong_y = ~np.isfinite(y)
-    mask = wrong_x.any(axis=1) | wrong_y.any(axis=1)
+    mask = np.asarray(wrong_x.any(axis=1) | wrong_y.any(axis=1))
     if not mask.any():
         return mask, ""
     row = int(np.argmax(mask))

@@ -2,8 +2,8 @@
 
 Two forms of NetCDF are read. *Columns* on hybrid levels: ``t, u, v, dudt_nogw, dvdt_nogw (column, level)``,
 ``sp``, ``latitude``, ``longitude (column)``, ``a_half``, ``b_half (half_level)``. *Fields* on pressure
-levels: the same profiles and ``z (level, latitude, longitude)``, ``sp``, ``orog (latitude, longitude)``. Levels
-count from the top in both. The output has the public schema on the levels 1 to launch level, and ``lat``.
+levels: the same profiles and ``z (level, latitude, longitude)``, ``sp``, ``orog (latitude, longitude)``.
+Levels count from the top in both. The output has the public schema on the levels 1 to launch level, and ``lat``.
 """
 
 import argparse

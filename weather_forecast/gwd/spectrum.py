@@ -104,6 +104,8 @@ def phase_speeds(parameters: SchemeParameters) -> tuple[Array, Array]:
     b1 = (x_max - x_min) / np.expm1((x_max - x_min) / parameters.stretching)
     growth = b1 * np.exp(nodes / parameters.stretching)
     c = 1 / (growth + x_min - b1)
+    # exactly, lest round-off puts the slowest bin below the wind's lower bound, which filters it at once
+    c[0], c[-1] = parameters.max_speed, parameters.min_speed
     return c, c**2 * growth / parameters.stretching * step
 
 

@@ -12,7 +12,7 @@ import pytest
 from ai4sim.errors import InputError
 from ai4sim.store import open_store
 from weather_forecast.gwd import prepare
-from weather_forecast.gwd.data import GwdData, check_splits
+from weather_forecast.gwd.data import GwdData
 from weather_forecast.gwd.demo import DemoSettings, write_demo
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.raw import RawFile
@@ -149,12 +149,12 @@ def test_impossible_rows_can_be_dropped_with_a_note(tmp_path, caplog):
     [
         ({"train": ["a"], "validation": ["b"], "test": []}, "split 'test' is empty"),
         ({"train": ["a"], "validation": ["b"]}, "split 'test' is empty"),
-        ({"train": ["a", "b"], "validation": ["b"], "test": ["c"]}, "b is in split 'train' and again in 'validation'"),
+        ({"train": ["a", "b"], "validation": ["b"], "test": ["c"]}, "'b' is in split 'train' and again in 'validation'"),
     ],
 )
 def test_bad_splits_are_named(splits, message):
     with pytest.raises(InputError, match=message):
-        check_splits(splits)
+        GwdData(splits=splits)
 
 
 def test_a_store_of_other_levels_is_refused(data):
