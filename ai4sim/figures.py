@@ -299,7 +299,8 @@ def plot_scorecard_bars(
             ax.axvline(0.0, color="#4D4D4D", linewidth=0.8)
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
             # room for the numbers beside the bars
-            ax.margins(x=0.24)
+            low, high = ax.get_xlim()
+            ax.set_xlim(low, high + 0.22 * (high - low))
             ax.tick_params(axis="y", length=0)
         axes[0].set_yticks(range(len(rows)), [row.model for row in rows])
         axes[0].invert_yaxis()
@@ -316,20 +317,19 @@ def _bar(ax: Axes, y: int, cell: Cell | None, color: str, floor: float) -> None:
         ax.annotate("–", (0.0, y), xytext=(4, 0), textcoords="offset points", va="center")
         return
     ax.barh(y, max(cell.value, floor), height=0.62, color=color)
-    right = cell.value >= 0.0
-    end = cell.value
+    end = max(cell.value, 0.0)
     if not (math.isnan(cell.lower) or math.isnan(cell.upper)):
-        end = cell.upper if right else cell.lower
+        end = max(cell.upper, 0.0)
         if cell.lower >= floor:
             ax.hlines(y, cell.lower, cell.upper, color=TRUTH_COLOR, linewidth=1.1)
             ax.vlines([cell.lower, cell.upper], y - 0.12, y + 0.12, color=TRUTH_COLOR, linewidth=1.1)
+    # right of the zero line for negative bars too: on their left are the names of the models
     ax.annotate(
         cell.format()[0].replace("-", MINUS),
-        (max(end, floor), y),
-        xytext=(4 if right else -4, 0),
+        (end, y),
+        xytext=(4, 0),
         textcoords="offset points",
         va="center",
-        ha="left" if right else "right",
         fontsize=8,
         fontweight="bold" if cell.best else "normal",
     )
@@ -381,7 +381,10 @@ def _bin_edges(low: float, high: float, bins: int, symlog: float | None) -> NDAr
     if symlog is None:
         return np.linspace(low, high, bins + 1)
     # equal widths in asinh(x / symlog), which is linear inside and logarithmic outside
-    return symlog * np.sinh(np.linspace(np.arcsinh(low / symlog), np.arcsinh(high / symlog), bins + 1))
+    edges = symlog * np.sinh(np.linspace(np.arcsinh(low / symlog), np.arcsinh(high / symlog), bins + 1))
+    # rounding must not leave the extremes outside
+    edges[0], edges[-1] = low, high
+    return edges
 
 
 def _counts(prediction: xr.DataArray, target: xr.DataArray, edges: NDArray[np.float64]) -> NDArray[np.float64]:

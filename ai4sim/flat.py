@@ -52,13 +52,9 @@ class FlatVariable:
             # a plain view: indexing the memmap class costs several microseconds more
             rows = np.asarray(np.load(self.file, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{self.file} is missing or damaged ({error}); make the flat copy again"
-            ) from error
+            raise StoreError(f"{self.file} is missing or damaged ({error}); make the flat copy again") from error
         if rows.shape != self.shape:
-            raise StoreError(
-                f"{self.file} has shape {rows.shape}, expected {self.shape}; make the flat copy again"
-            )
+            raise StoreError(f"{self.file} has shape {rows.shape}, expected {self.shape}; make the flat copy again")
         return rows
 
 
@@ -95,9 +91,7 @@ def make_flat(
     with xr.open_zarr(str(store), chunks=None, consolidated=True) as dataset:
         names = list(variables) if variables is not None else _default_variables(dataset)
         if unknown := [name for name in names if name not in dataset.variables]:
-            raise StoreError(
-                f"{store} has no variable {unknown[0]!r}; it has {', '.join(map(str, dataset.variables))}"
-            )
+            raise StoreError(f"{store} has no variable {unknown[0]!r}; it has {', '.join(map(str, dataset.variables))}")
         wanted = {"variables": sorted(names), "dtype": dtype, "scale_axis": scale_axis}
         if is_flat(target):
             content = _content(target)
@@ -120,9 +114,7 @@ def make_flat(
                 shutil.rmtree(target)
             partial.rename(target)
         except OSError as error:
-            raise StoreError(
-                f"cannot write the flat copy {target}: {error.strerror} ({error.filename})"
-            ) from error
+            raise StoreError(f"cannot write the flat copy {target}: {error.strerror} ({error.filename})") from error
     return target
 
 
@@ -187,9 +179,7 @@ def _default_variables(dataset: xr.Dataset) -> list[str]:
     return [str(name) for name in floating if dataset[name].dims[0] == first]
 
 
-def _copy(
-    array: xr.DataArray, folder: Path, dtype: str, scale_axis: int | None, block_bytes: int
-) -> Mapping[str, Any]:
+def _copy(array: xr.DataArray, folder: Path, dtype: str, scale_axis: int | None, block_bytes: int) -> Mapping[str, Any]:
     """Copy one variable block by block, and describe it for the manifest."""
     name = str(array.name)
     scale = offset = None

@@ -44,9 +44,7 @@ class BufferPool:
 
     def __init__(self, keep: int = 8) -> None:
         self._keep = keep
-        self._buffers: dict[
-            tuple[Any, ...], list[tuple[npt.NDArray[Any], weakref.ref[npt.NDArray[Any]]]]
-        ] = {}
+        self._buffers: dict[tuple[Any, ...], list[tuple[npt.NDArray[Any], weakref.ref[npt.NDArray[Any]]]]] = {}
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:

@@ -87,9 +87,7 @@ class Manifest:
             sources = tuple(Source(**source) for source in content.pop("sources"))
             manifest = cls(sources=sources, **content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"{where} is not a manifest of this version ({error}); run prepare again"
-            ) from error
+            raise StoreError(f"{where} is not a manifest of this version ({error}); run prepare again") from error
         if manifest.fingerprint != fingerprint:
             raise StoreError(f"{where} does not match its own fingerprint; it was edited: run prepare again")
         return manifest
@@ -129,9 +127,7 @@ def read_manifest(path: PathLike) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if is_local(filesystem) and not Path(root).exists():
             if Path(f"{root}.partial").exists():
-                raise StoreError(
-                    f"{path} is unfinished: a preparation was interrupted; run prepare to go on"
-                ) from None
+                raise StoreError(f"{path} is unfinished: a preparation was interrupted; run prepare to go on") from None
             raise StoreError(f"{path} does not exist; run prepare to make it") from None
         raise StoreError(f"{path} is unfinished: it has no {MANIFEST_NAME}; run prepare to make it") from None
     return Manifest.from_json(text, str(where))
@@ -140,6 +136,11 @@ def read_manifest(path: PathLike) -> Manifest:
 def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     """Whether this is the local disk, where renaming is atomic."""
     return isinstance(filesystem, LocalFileSystem)
+
+
+def available_cores() -> int:
+    """Cores this process may use; in a container or a SLURM job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plain(value: Any) -> Any:

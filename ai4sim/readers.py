@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ai4sim.chunks import Blocks, open_blocks
 from ai4sim.flat import FlatVariable, is_flat, open_flat
-from ai4sim.manifest import PathLike, StoreError
+from ai4sim.manifest import PathLike, StoreError, available_cores
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ class BatchReader:
         self.path = str(path)
         self.variable = variable
         self.cache_bytes = cache_bytes
-        self.threads = threads or min(4, len(os.sched_getaffinity(0)))
+        self.threads = threads or min(4, available_cores())
         self.chunk_rows = 1
         self._opened: tuple[int, _Reader] | None = None
         if is_flat(self.path):
@@ -105,9 +105,7 @@ class BatchReader:
             return
         low, high = int(indices.min()), int(indices.max())
         if low < 0 or high >= self.shape[0]:
-            raise IndexError(
-                f"{self.variable!r}: rows {low}..{high} asked for, {self.path} has {self.shape[0]}"
-            )
+            raise IndexError(f"{self.variable!r}: rows {low}..{high} asked for, {self.path} has {self.shape[0]}")
         self._reader().read(indices, out)
 
     def _reader(self) -> _Reader:
@@ -146,10 +144,8 @@ def open_arrays(
             or variables of different length.
     """
     readers = {name: BatchReader(path, name, threads=threads) for name in variables}
-    if (
-        len(lengths := {name: len(reader) for name, reader in readers.items()})
-        and len(set(lengths.values())) > 1
-    ):
+    lengths = {name: len(reader) for name, reader in readers.items()}
+    if len(set(lengths.values())) > 1:
         raise StoreError(f"{path}: variables differ in their number of rows: {lengths}")
     # the same number of chunks of every variable
     total = sum(reader.chunk_bytes for reader in readers.values())

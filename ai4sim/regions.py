@@ -31,11 +31,7 @@ class Region:
 
 def filled_by_regions(template: xr.Dataset) -> dict[str, xr.Variable]:
     """Variables of a template that regions fill: its Dask arrays; the others are written as they are."""
-    return {
-        str(name): variable
-        for name, variable in template.variables.items()
-        if is_dask_collection(variable.data)
-    }
+    return {str(name): variable for name, variable in template.variables.items() if is_dask_collection(variable.data)}
 
 
 def check_regions(template: xr.Dataset, regions: Sequence[Region]) -> None:
@@ -58,16 +54,12 @@ def check_regions(template: xr.Dataset, regions: Sequence[Region]) -> None:
         pieces = dict(zip(variable.dims, variable.encoding.get(kind) or (), strict=False))
         for dim in dims:
             if dim not in variable.dims:
-                raise StoreError(
-                    f"variable {name!r} has no dimension {dim!r}, by which regions divide the store"
-                )
+                raise StoreError(f"variable {name!r} has no dimension {dim!r}, by which regions divide the store")
             if dim not in pieces:
                 raise StoreError(f"variable {name!r} of the template has no 'chunks' in its encoding")
             grain[dim] = gcd(grain[dim], pieces[dim])
             for region in regions:
-                _check_alignment(
-                    region, dim, template.sizes[dim], f"{kind} of variable {name!r}", pieces[dim]
-                )
+                _check_alignment(region, dim, template.sizes[dim], f"{kind} of variable {name!r}", pieces[dim])
     _check_coverage(regions, grain, {dim: template.sizes[dim] for dim in dims})
 
 

@@ -92,9 +92,7 @@ class BlockBatchSampler:
         blocks = self._blocks
         if self.shuffle:
             blocks = np.random.default_rng([self.seed, self.epoch]).permutation(blocks)
-        share = _cut_out(
-            blocks, self._first * self.batch_size, min(self._last * self.batch_size, self.n_rows)
-        )
+        share = _cut_out(blocks, self._first * self.batch_size, min(self._last * self.batch_size, self.n_rows))
         generator = np.random.default_rng([self.seed, self.epoch, self.rank])
         left = np.empty(0, np.int64)
         for first in range(0, len(share), self.window):
@@ -113,15 +111,8 @@ def _cut(ranges: Sequence[slice], block: int) -> Indices:
     """Cut ranges at multiples of ``block``; gives (n, 2): first row and the row after the last."""
     pieces: list[tuple[int, int]] = []
     for part in ranges:
-        if (
-            part.stop is None
-            or part.step not in (None, 1)
-            or (start := part.start or 0) < 0
-            or part.stop <= start
-        ):
-            raise ValueError(
-                f"range {part} is empty, open or has a step; give slice(first row, row after the last)"
-            )
+        if part.stop is None or part.step not in (None, 1) or (start := part.start or 0) < 0 or part.stop <= start:
+            raise ValueError(f"range {part} is empty, open or has a step; give slice(first row, row after the last)")
         edges = [start, *range((start // block + 1) * block, part.stop, block), part.stop]
         pieces += pairwise(edges)
     if not pieces:

@@ -89,9 +89,7 @@ def split_by_periods(
         raise SplitError("there are no times to split")
     if (np.diff(times) <= np.timedelta64(0)).any():
         row = int(np.argmax(np.diff(times) <= np.timedelta64(0))) + 1
-        raise SplitError(
-            f"times must increase, but row {row} ({times[row]}) does not come after row {row - 1}"
-        )
+        raise SplitError(f"times must increase, but row {row} ({times[row]}) does not come after row {row - 1}")
     ordered = sorted(
         (np.datetime64(start), np.datetime64(end), split)
         for split, given in periods.items()
@@ -105,14 +103,11 @@ def split_by_periods(
             raise SplitError(f"split {split!r}: the period {start} .. {end} is empty")
         if previous and start < last_end[previous]:
             raise SplitError(
-                f"split {split!r} ({start} .. {end}) overlaps split {previous!r}, which ends"
-                f" {last_end[previous]}"
+                f"split {split!r} ({start} .. {end}) overlaps split {previous!r}, which ends {last_end[previous]}"
             )
         begin = start
         if gap is not None:
-            begin = max(
-                [start, *(other_end + gap for other, other_end in last_end.items() if other != split)]
-            )
+            begin = max([start, *(other_end + gap for other, other_end in last_end.items() if other != split)])
         first, last = np.searchsorted(times, np.array([begin, end], dtype=times.dtype))
         rows[split].append((int(first), int(last)))
         last_end[split] = end

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from ai4sim.manifest import (
     PathLike,
     Source,
     StoreError,
+    available_cores,
     describe,
     is_local,
     plain,
@@ -199,9 +199,7 @@ def open_store(path: PathLike, *, chunks: Any = None) -> xr.Dataset:
     return dataset
 
 
-def is_current(
-    path: PathLike, *, schema: Schema, sources: Sequence[PathLike], settings: Mapping[str, Any]
-) -> bool:
+def is_current(path: PathLike, *, schema: Schema, sources: Sequence[PathLike], settings: Mapping[str, Any]) -> bool:
     """Whether a whole store is there that was made from just these sources, settings and schema version.
 
     Local sources are read for their checksum only when size or time of change differ from the manifest's.
@@ -270,9 +268,7 @@ def _start(
         if filesystem.exists(leftover):
             filesystem.rm(leftover, recursive=True)
     if local and (free := shutil.disk_usage(work).free) < needed:
-        logger.warning(
-            "%s needs up to %s before compression, and %s are free there", path, _size(needed), _size(free)
-        )
+        logger.warning("%s needs up to %s before compression, and %s are free there", path, _size(needed), _size(free))
     filesystem.makedirs(f"{work}/regions", exist_ok=True)
     target = filesystem.unstrip_protocol(data) if not local else data
     template.to_zarr(target, mode="w", compute=False, zarr_format=3, consolidated=False)
@@ -295,9 +291,7 @@ def _write_regions(
 
     expected = {name: (v.dims, v.dtype) for name, v in filled_by_regions(template).items()}
     sizes = {str(dim): size for dim, size in template.sizes.items()}
-    tasks = [
-        delayed(write_region, pure=False)(target, region, marker, expected, sizes) for region, marker in todo
-    ]
+    tasks = [delayed(write_region, pure=False)(target, region, marker, expected, sizes) for region, marker in todo]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
         shown = bar.add_task(f"preparing {Path(path).name}", total=total, completed=total - len(todo))
@@ -305,7 +299,7 @@ def _write_regions(
             if client is None:
                 advance = Callback(posttask=lambda *_: bar.advance(shown))
                 with advance:
-                    workers = threads or min(4, os.cpu_count() or 1)
+                    workers = threads or min(4, available_cores())
                     compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
             else:
                 from distributed import as_completed
@@ -330,9 +324,7 @@ def _client(scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError:
-        raise StoreError(
-            f'scheduler {scheduler} needs dask.distributed: pip install -e ".[distributed]"'
-        ) from None
+        raise StoreError(f'scheduler {scheduler} needs dask.distributed: pip install -e ".[distributed]"') from None
     with Client(scheduler) as client:
         yield client
 

@@ -66,9 +66,7 @@ def test_is_exactly_the_resampling_of_blocks_written_out():
     counts = np.random.default_rng(7).multinomial(6, np.full(6, 1 / 6), size=50)
     values = []
     for row in counts:
-        chosen = np.concatenate(
-            [np.flatnonzero(error.day.values == day) for day in np.repeat(np.arange(6), row)]
-        )
+        chosen = np.concatenate([np.flatnonzero(error.day.values == day) for day in np.repeat(np.arange(6), row)])
         t, e = target.values[chosen], error.values[chosen]
         values.append(1 - (e**2).sum() / ((t - t.mean()) ** 2).sum())
     tail = _expanded_tail(6, 0.9)
@@ -189,9 +187,7 @@ def test_bad_arguments_are_named():
 def test_block_labels_combine_coordinates():
     file = xr.DataArray(["a", "a", "a", "b", "b"], dims="sample")
     time = xr.DataArray(
-        np.array(
-            ["2017-01-01T00", "2017-01-01T20", "2017-01-02T16", "2017-01-01T00", "2017-01-01T20"], "M8[ns]"
-        ),
+        np.array(["2017-01-01T00", "2017-01-01T20", "2017-01-02T16", "2017-01-01T00", "2017-01-01T20"], "M8[ns]"),
         dims="sample",
     )
     labels = block_labels(file, time.dt.floor("D"))

@@ -147,7 +147,7 @@ def test_damage_and_mistakes_are_named(store, tmp_path):
     with pytest.raises(StoreError, match=r"s\.zarr has no variable 'q'; it has"):
         make_flat(store, tmp_path / "flat", variables=["q"])
     with pytest.raises(ValueError, match="dtype 'float16' is unknown; choose float32 or int16"):
-        make_flat(store, tmp_path / "flat", dtype="float16")  # type: ignore[arg-type]  # the mistake to be found
+        make_flat(store, tmp_path / "flat", dtype="float16")
     flat = make_flat(store, tmp_path / "flat")
     (flat / "z.npy").write_bytes((flat / "z.npy").read_bytes()[:1000])
     with pytest.raises(StoreError, match=r"z\.npy is missing or damaged .*make the flat copy again"):

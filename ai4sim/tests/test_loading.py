@@ -225,7 +225,7 @@ def test_batches_are_read_ahead_but_not_without_bound(store):
         time.sleep(0.01)
     time.sleep(0.05)
     assert dataset.count == 3
-    batches.close()  # type: ignore[attr-defined]  # a generator
+    batches.close()
 
 
 def test_an_epoch_interrupted_goes_on_where_it_was(dataset):
@@ -235,7 +235,7 @@ def test_an_epoch_interrupted_goes_on_where_it_was(dataset):
     batches = iter(loader)
     begun = [check(next(batches)) for _ in range(5)]
     state = loader.state_dict()
-    batches.close()  # type: ignore[attr-defined]  # a generator
+    batches.close()
     assert state == {"epoch": 3, "batches": 5}
 
     resumed = make_loader(dataset, shuffle=True)

@@ -27,9 +27,7 @@ from ai4sim.verification.metrics import format_number
 
 @pytest.fixture
 def card() -> Scorecard:
-    card = Scorecard(
-        use_case="weather_forecast/gwd", experiment="demo", roles={"mlp": "model", "oracle": "oracle"}
-    )
+    card = Scorecard(use_case="weather_forecast/gwd", experiment="demo", roles={"mlp": "model", "oracle": "oracle"})
     card.add(model="zero", metric="rmse", value=2.2, lower=2.1, upper=2.3, n=1000, units="m s-1 day-1")
     card.add(model="oracle", metric="rmse", value=0.1, units="m s-1 day-1")
     card.add(model="mlp", metric="rmse", value=0.31, lower=0.30, upper=0.325, n=1000, units="m s-1 day-1")
@@ -59,9 +57,7 @@ def test_table_has_exactly_the_public_columns(card, tmp_path):
 
 
 def test_files_hold_empty_cells_for_what_does_not_apply(card, tmp_path):
-    card.add(
-        model="mlp", metric="brier", value=0.1, lead_time=timedelta(hours=36), threshold=0.5, variable="tp"
-    )
+    card.add(model="mlp", metric="brier", value=0.1, lead_time=timedelta(hours=36), threshold=0.5, variable="tp")
     lines = card.save(tmp_path).read_text().splitlines()
     assert lines[1] == "weather_forecast/gwd,demo,zero,test,all,,,rmse,2.2,2.1,2.3,1000,m s-1 day-1"
     assert lines[5] == "weather_forecast/gwd,demo,zero,test,all,,,r2,,,,1000,1"
@@ -73,9 +69,7 @@ def test_files_hold_empty_cells_for_what_does_not_apply(card, tmp_path):
 
 
 def test_round_trip_is_exact(card, tmp_path):
-    card.add(
-        model="mlp", metric="mae", value=1 / 3, lower=1e-300, upper=np.pi, n=123_456_789_012, variable="NA"
-    )
+    card.add(model="mlp", metric="mae", value=1 / 3, lower=1e-300, upper=np.pi, n=123_456_789_012, variable="NA")
     card.save(tmp_path)
     again = Scorecard.load(tmp_path)
     pd.testing.assert_frame_equal(again.frame, card.frame, check_exact=True)

@@ -34,9 +34,7 @@ METRICS = {
 }
 
 
-def pair(
-    n: int = 500, levels: int = 4, *, offset: float = 0.0, seed: int = 0
-) -> tuple[xr.DataArray, xr.DataArray]:
+def pair(n: int = 500, levels: int = 4, *, offset: float = 0.0, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
     """Prediction and target (sample, level), the target with another mean and spread on each level."""
     rng = np.random.default_rng(seed)
     coords = {
@@ -138,9 +136,7 @@ def test_merged_parts_equal_the_whole_for_any_batch_size(cuts):
 
 def test_result_is_independent_of_the_slices(monkeypatch):
     prediction, target = pair()
-    target = target.assign_coords(
-        day=("sample", np.random.default_rng(1).integers(0, 9, target.sizes["sample"]))
-    )
+    target = target.assign_coords(day=("sample", np.random.default_rng(1).integers(0, 9, target.sizes["sample"])))
     prediction = prediction.assign_coords(day=target.day)
     whole = error_statistics(prediction, target, reduce="sample", block="day")
     monkeypatch.setattr(sums_module, "_SLICE_SIZE", 13)
@@ -246,10 +242,7 @@ def test_constant_target_gives_nan_and_is_named_in_a_warning():
 def test_constant_prediction_has_no_correlation_and_no_spread(value):
     _, target = pair(n=5000)
     constant = xr.full_like(target, value)
-    parts = [
-        error_statistics(constant[a : a + 900], target[a : a + 900], reduce="sample")
-        for a in range(0, 5000, 900)
-    ]
+    parts = [error_statistics(constant[a : a + 900], target[a : a + 900], reduce="sample") for a in range(0, 5000, 900)]
     statistics = merge(*parts)
     assert np.isnan(correlation(statistics)).all()
     np.testing.assert_array_equal(std_ratio(statistics), np.zeros(4))
@@ -275,9 +268,7 @@ def test_empty_set_gives_nan_without_a_warning():
 def test_missing_value_raises_and_is_named(which):
     prediction, target = pair()
     {"prediction": prediction, "target": target}[which][123, 2] = np.nan
-    with pytest.raises(
-        ValueError, match=rf"{which} 'drag' .* first at index .*'sample': 123, 'level': 2.*skipna"
-    ):
+    with pytest.raises(ValueError, match=rf"{which} 'drag' .* first at index .*'sample': 123, 'level': 2.*skipna"):
         error_statistics(prediction, target, reduce="sample")
 
 
@@ -310,9 +301,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="prediction is in 'm s-1' and target in 'm s-2'"):
         error_statistics(prediction.assign_attrs(units="m s-1"), target, reduce="sample")
     with pytest.raises(ValueError, match="weights must be finite and not negative"):
-        error_statistics(
-            prediction, target, reduce="sample", weights=xr.DataArray([-1, 1, 1, 1], dims="level")
-        )
+        error_statistics(prediction, target, reduce="sample", weights=xr.DataArray([-1, 1, 1, 1], dims="level"))
     with pytest.raises(ValueError, match=r"weights have dimensions \['lat'\]"):
         error_statistics(prediction, target, reduce="sample", weights=xr.DataArray([1.0], dims="lat"))
     with pytest.raises(ValueError, match="block='month' is no coordinate of the target"):

@@ -40,7 +40,7 @@ def rmse(statistics: xr.Dataset) -> xr.DataArray:
 
 
 def mae(statistics: xr.Dataset) -> xr.DataArray:
-    """Mean absolute error, sum w |p - t| / sum w, in the unit of the target (Wilks 2019, eq. 9.32).
+    """Mean absolute error, sum w abs(p - t) / sum w, in the unit of the target (Wilks 2019, eq. 9.32).
 
     Args:
         statistics: what `error_statistics` gave.

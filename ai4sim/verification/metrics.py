@@ -96,6 +96,9 @@ def skill_name(metric: str, baseline: str) -> str:
 
 def metric_title(metric: str) -> str:
     """A metric's name for the eye: ``mean_level_r2`` becomes ``mean level R²``."""
+    metric, skill, baseline = metric.partition("_skill_")
+    if skill:
+        return f"{metric_title(metric)} skill against {baseline}"
     return " ".join(_TITLES.get(word, word) for word in metric.split("_"))
 
 
@@ -129,4 +132,5 @@ def format_number(value: float, width: float | None = None) -> str:
     if not 1e-3 <= size < 1e6:
         return f"{value:.2e}"
     digits = 1 - math.floor(math.log10(width)) if width else 3 - math.floor(math.log10(size))
-    return f"{value:.{min(max(digits, 0), 6)}f}"
+    text = f"{value:.{min(max(digits, 0), 6)}f}"
+    return text.lstrip("-") if float(text) == 0.0 else text

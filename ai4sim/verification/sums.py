@@ -2,7 +2,7 @@
 
 A metric of a whole set is not the mean of the metrics of its batches. `error_statistics` therefore gives
 sums, which add up over batches, files, blocks and processes in any order, and every metric is a function of
-such sums:
+such sums::
 
     statistics = merge(*(error_statistics(p, t, reduce="sample") for p, t in batches))
     r2(statistics)
@@ -54,7 +54,7 @@ def error_statistics(
 
     With weights w (1 if none), error e = prediction - target and x' = x - shift, the variables are
 
-        n = sum 1, weight = sum w, error = sum w e, squared_error = sum w e^2, absolute_error = sum w |e|,
+        n = sum 1, weight = sum w, error = sum w e, squared_error = sum w e^2, absolute_error = sum w abs(e),
         prediction = sum w p', target = sum w t', prediction_squared = sum w p'^2,
         target_squared = sum w t'^2, product = sum w p' t'
 

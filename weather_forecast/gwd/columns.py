@@ -75,9 +75,9 @@ class Columns:
             "doy": self.doy,
         }
         profiles = [getattr(self, name) for name in layout.profiles]
-        return np.concatenate(
-            [*profiles, *(scalars[name][:, None] for name in layout.scalars)], axis=1
-        ).astype(np.float32)
+        return np.concatenate([*profiles, *(scalars[name][:, None] for name in layout.scalars)], axis=1).astype(
+            np.float32
+        )
 
 
 def generate_columns(
@@ -105,9 +105,7 @@ def generate_columns(
         InputError: a latitude is not within -90..90, or the grid does not reach the ground.
     """
     if grid.b_half[-1] != 1 or grid.a_half[-1] != 0:
-        raise InputError(
-            f"grid {grid.name} ends above the ground: its last half-level must have a = 0, b = 1"
-        )
+        raise InputError(f"grid {grid.name} ends above the ground: its last half-level must have a = 0, b = 1")
     lat = np.degrees(np.arcsin(rng.uniform(-1, 1, n))) if latitude is None else np.full(n, latitude, float)
     if (np.abs(lat) > 90).any():
         raise InputError(f"latitude must be within -90..90 degrees, not {lat[np.abs(lat) > 90][0]:g}")
@@ -224,9 +222,7 @@ def _temperature(site: _Site, t_sea_level: Array, z: Array, rng: np.random.Gener
     lapse = 6.45 - 0.8 * winter * sl**2
     t_tropopause = t_sea_level - lapse * tropopause
     polar = sl**2
-    t_lower = (
-        212 + site.normal(rng, 0, 3) - 18 * winter * polar + 13 * summer * polar - 5 * _gauss(site.lat, 20)
-    )
+    t_lower = 212 + site.normal(rng, 0, 3) - 18 * winter * polar + 13 * summer * polar - 5 * _gauss(site.lat, 20)
     t_middle = 227 + site.normal(rng, 0, 3) - 14 * winter * polar + 12 * summer * polar
     t_stratopause = 269 + site.normal(rng, 0, 4) + 14 * summer * sl - 8 * winter * sl
     t_mesopause = 190 + site.normal(rng, 0, 6) + 20 * site.winter * sl - 12 * summer * sl

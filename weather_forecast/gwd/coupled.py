@@ -38,7 +38,7 @@ class ColumnRun:
 
     Args:
         years: length, years of 365 days.
-        time_step: s.
+        time_step: s; drag is explicit, and steps of 12 h double the period of the oscillation.
         upwelling: vertical velocity w* of each column, m/s.
         diffusivity: K, m2/s.
         damping: layers (bottom km, top km, time scale in days) in which the wind is damped to zero; they
@@ -73,9 +73,7 @@ class ColumnRun:
         if self.diffusivity < 0:
             raise InputError(f"ColumnRun: diffusivity must not be negative, not {self.diffusivity!r}")
         if any(bottom >= top or days <= 0 for bottom, top, days in self.damping):
-            raise InputError(
-                "ColumnRun: damping must have layers (bottom km, top km, days): bottom < top, days > 0"
-            )
+            raise InputError("ColumnRun: damping must have layers (bottom km, top km, days): bottom < top, days > 0")
 
     @property
     def n_steps(self) -> int:
@@ -83,9 +81,7 @@ class ColumnRun:
         return round(self.years * 365 * config.SECONDS_PER_DAY / self.time_step)
 
 
-def simulate_column(
-    drag: Emulator, run: ColumnRun | None = None, layout: ColumnLayout | None = None
-) -> xr.Dataset:
+def simulate_column(drag: Emulator, run: ColumnRun | None = None, layout: ColumnLayout | None = None) -> xr.Dataset:
     """Step equatorial columns forward with the given drag.
 
     Temperature is the generator's equatorial mean and does not change; the meridional wind is zero. Drag is
@@ -111,8 +107,7 @@ def simulate_column(
     layout = layout or ColumnLayout(n_levels=n_levels)
     if layout.n_levels != n_levels:
         raise InputError(
-            f"the layout has {layout.n_levels} levels, "
-            f"but grid {run.grid.name} has {n_levels} down to its launch level"
+            f"the layout has {layout.n_levels} levels, but grid {run.grid.name} has {n_levels} down to its launch level"
         )
     x, pressure = _mean_equatorial_input(run, layout)
     height = SCALE_HEIGHT * np.log(1e5 / pressure)  # km
@@ -127,9 +122,7 @@ def simulate_column(
         x[:, layout.slice_of("u")] = u
         tendency = np.asarray(drag(x.astype(np.float32)))
         if tendency.shape != (len(u), layout.n_outputs):
-            raise ValueError(
-                f"the drag gave an array of shape {tendency.shape}, expected {(len(u), layout.n_outputs)}"
-            )
+            raise ValueError(f"the drag gave an array of shape {tendency.shape}, expected {(len(u), layout.n_outputs)}")
         u = u + run.time_step * tendency[:, layout.slice_of("dudt")].astype(np.float64)
         u = np.matmul(steppers, u[..., None])[..., 0]
         if not np.abs(u).max() < MAX_CREDIBLE_WIND:

@@ -51,9 +51,7 @@ class VerticalGrid:
             )
         pressure = self.half_pressure(REFERENCE_PRESSURE)
         if not np.isfinite(pressure).all():
-            raise InputError(
-                f"grid {self.name}: coefficient {int(np.argmin(np.isfinite(pressure))) + 1} is not finite"
-            )
+            raise InputError(f"grid {self.name}: coefficient {int(np.argmin(np.isfinite(pressure))) + 1} is not finite")
         increments = np.diff(pressure)
         if (increments <= 0).any():
             k = int(np.argmax(increments <= 0)) + 2
@@ -103,9 +101,7 @@ class VerticalGrid:
         """
         if not 1 <= n_levels <= self.n_levels:
             raise InputError(f"grid {self.name} has levels 1..{self.n_levels}; cannot keep {n_levels}")
-        return VerticalGrid(
-            f"{self.name}[1..{n_levels}]", self.a_half[: n_levels + 1], self.b_half[: n_levels + 1]
-        )
+        return VerticalGrid(f"{self.name}[1..{n_levels}]", self.a_half[: n_levels + 1], self.b_half[: n_levels + 1])
 
     @classmethod
     def from_csv(cls, path: Path | str) -> "VerticalGrid":

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ai4sim.errors import InputError
 from weather_forecast.gwd import config
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.networks.pressure import LayerPressures
@@ -40,7 +41,7 @@ class ScaledHuber(nn.Module):
     def __init__(self, delta: float = 1.0) -> None:
         super().__init__()
         if delta <= 0:
-            raise ValueError(f"delta must be positive, got {delta}")
+            raise InputError(f"delta must be positive, got {delta}")
         self.delta = delta
 
     def forward(self, prediction: Tensor, target: Tensor, x: Tensor, scale: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class FluxLoss(nn.Module):
     ) -> None:
         super().__init__()
         if launch_flux <= 0:
-            raise ValueError(f"launch_flux must be positive, got {launch_flux}")
+            raise InputError(f"launch_flux must be positive, got {launch_flux}")
         self.layout = layout or ColumnLayout()
         self.pressures = LayerPressures(self.layout.n_levels, grid)
         self.launch_flux = launch_flux
@@ -109,19 +110,17 @@ def target_scale(
         they have no part in the loss; a warning names them.
 
     Raises:
-        ValueError: wrong length, values that are no standard deviations, unknown scaling or weight out of range.
+        InputError: wrong length, values that are no standard deviations, unknown scaling or weight out of range.
     """
     values = np.asarray(std, np.float64)
     if values.shape != (layout.n_outputs,):
-        raise ValueError(
-            f"std has shape {values.shape}, expected ({layout.n_outputs},), one value per output"
-        )
+        raise InputError(f"std has shape {values.shape}, expected ({layout.n_outputs},), one value per output")
     if not np.all(np.isfinite(values) & (values >= 0)):
-        raise ValueError("std must be finite and not negative")
+        raise InputError("std must be finite and not negative")
     if scaling not in ("global", "level", "blend"):
-        raise ValueError(f"target scaling {scaling!r} is unknown; choose global, level or blend")
+        raise InputError(f"target scaling {scaling!r} is unknown; choose global, level or blend")
     if not 0 <= weight <= 1:
-        raise ValueError(f"weight must be between 0 and 1, got {weight}")
+        raise InputError(f"weight must be between 0 and 1, got {weight}")
     exponent = {"global": 0.0, "level": 1.0, "blend": weight}[scaling]
 
     pooled = np.sqrt(np.square(values.reshape(-1, layout.n_levels)).mean(axis=0))  # (L,)

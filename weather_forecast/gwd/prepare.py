@@ -81,7 +81,9 @@ class RawRows:
             last = min(self.sizes[number], first + stop - start)
             parts.append(self._read(number, first, last))
             start += last - first
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        # a file may have variables that another has not
+        names = [name for name in parts[0] if all(name in part for part in parts)]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
         dims = {"x": ("sample", "feature"), "y": ("sample", "tendency")}
         return xr.Dataset({name: (dims.get(name, ("sample",)), values) for name, values in arrays.items()})
 

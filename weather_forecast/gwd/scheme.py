@@ -114,9 +114,7 @@ def gravity_wave_drag(
     for name, values in fields.items():
         expected = (n, n_levels + (name == "half_pressure"))
         if values.shape != expected:
-            raise ValueError(
-                f"{name} has the shape {values.shape}; with u of shape {shape} it must be {expected}"
-            )
+            raise ValueError(f"{name} has the shape {values.shape}; with u of shape {shape} it must be {expected}")
     if latitude is None:
         launched = np.full(n, parameters.launch_flux)
     else:
@@ -141,9 +139,7 @@ def gravity_wave_drag(
 
     def work(first: int) -> int:
         chunk = _Chunk(min(width, max(n, 2)), n_levels, parameters, dtype)
-        return sum(
-            chunk.run(fields, launched, out, start, min(start + width, n)) for start in starts[first::threads]
-        )
+        return sum(chunk.run(fields, launched, out, start, min(start + width, n)) for start in starts[first::threads])
 
     if threads == 1:
         n_floored = work(0)
@@ -181,9 +177,7 @@ class _Chunk:
         self.zeros = np.zeros(parameters.n_speeds * pairs, dtype)
         self.profiles = np.empty((6, n_levels * pairs), dtype)
 
-    def run(
-        self, fields: dict[str, Array], launched: Array, out: dict[str, Array], start: int, stop: int
-    ) -> int:
+    def run(self, fields: dict[str, Array], launched: Array, out: dict[str, Array], start: int, stop: int) -> int:
         """Compute the columns start..stop-1, write them to ``out`` and return the number of floored N2."""
         rows: slice | list[int] = slice(start, stop) if stop - start > 1 else [start, start]
         kept = slice(0, stop - start)
@@ -193,9 +187,7 @@ class _Chunk:
         density, n, floored = self._stratification(column)
 
         shape = (self.n_levels, self.parameters.n_azimuths, half.shape[1])
-        wind, full_wind, flux, critical, speed, scratch = (
-            x[: math.prod(shape)].reshape(shape) for x in self.profiles
-        )
+        wind, full_wind, flux, critical, speed, scratch = (x[: math.prod(shape)].reshape(shape) for x in self.profiles)
         self._project(column["u"], wind, full_wind, self.cos, first=True)
         self._project(column["v"], wind, full_wind, self.sin, first=False)
         self._propagate(wind, density, n, flux, critical, speed, scratch)
@@ -222,21 +214,20 @@ class _Chunk:
 
     def _check(self, column: dict[str, Array], start: int) -> None:
         """Raise InputError for the first column that no atmosphere can have."""
-        for name, values, valid, expected in (
-            ("t", column["t"], column["t"] > 0, "is not a positive temperature in K"),
+        t, half = column["t"], column["half_pressure"]
+        for valid, name, values, place, expected in (
+            (t > 0, "t", t, "K at level", "temperature must be positive"),
             (
+                half[1:] > half[:-1],
                 "half_pressure",
-                column["half_pressure"][1:],
-                np.diff(column["half_pressure"], axis=0) > 0,
-                "Pa is not above the pressure of the half-level on top of it",
+                half[1:],
+                "Pa below level",
+                "pressure must increase from each half-level to the next, from the top downward",
             ),
         ):
             if not valid.all():
                 i, k = (int(index) for index in np.argwhere(~valid.T)[0])
-                offset = 2 if name == "half_pressure" else 1
-                raise InputError(
-                    f"{name} of column {start + i}: {values[k, i]:g} at level {k + offset} {expected}"
-                )
+                raise InputError(f"{name} of column {start + i}: {values[k, i]:g} {place} {k + 1}; {expected}")
 
     def _stratification(self, column: dict[str, Array]) -> tuple[Array, Array, Array]:
         """Density, N and where N2 was floored, at the half-levels 1..L."""
@@ -259,9 +250,7 @@ class _Chunk:
             n2[1:] < self.parameters.min_stability,
         )
 
-    def _project(
-        self, wind: Array, half_wind: Array, full_wind: Array, direction: Array, *, first: bool
-    ) -> None:
+    def _project(self, wind: Array, half_wind: Array, full_wind: Array, direction: Array, *, first: bool) -> None:
         """Add one wind component (L, w), relative to the launch half-level, to the azimuths' winds."""
         at_half = _to_half_levels(wind)
         launch = at_half[-1]
@@ -301,9 +290,7 @@ class _Chunk:
         shape = (p.n_speeds, n_azimuths * width)
         root, bound, flux_in_bin = (x[: math.prod(shape)].reshape(shape) for x in self.spectral)
         zeros = self.zeros[: math.prod(shape)].reshape(shape)
-        wind, flux, critical, speed, scratch = (
-            x.reshape(n_levels, -1) for x in (wind, flux, critical, speed, scratch)
-        )
+        wind, flux, critical, speed, scratch = (x.reshape(n_levels, -1) for x in (wind, flux, critical, speed, scratch))
 
         slope = np.tile((density / n) ** self.dtype.type(1 / power), n_azimuths)
         offset = np.multiply(wind, slope, out=scratch)
@@ -341,9 +328,7 @@ class _Chunk:
             flux_in_bin *= self.weight
             np.add.reduce(flux_in_bin, axis=0, out=flux[k])
 
-    def _cap(
-        self, flux: Array, critical: Array, speed: Array, full_wind: Array, half: Array, scratch: Array
-    ) -> None:
+    def _cap(self, flux: Array, critical: Array, speed: Array, full_wind: Array, half: Array, scratch: Array) -> None:
         """Bound the deposition at critical levels by what one time step allows; hand the rest downward."""
         sign = 1 if self.parameters.cap == "physical" else -1
         full = (half[1:] + half[:-1]) / 2

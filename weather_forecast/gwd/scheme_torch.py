@@ -83,9 +83,7 @@ class GravityWaveDrag(nn.Module):
         top = flux[0] if self.settings.lid == "open" else zero
         profile = torch.stack([top, *flux, zero], dim=-1)  # (n, azimuth, L+1)
         per_mass = config.GRAVITY / torch.diff(half_pressure)
-        dudt, dvdt = (
-            torch.diff((self.factor * direction * profile).sum(dim=1)) * per_mass for direction in (cos, sin)
-        )
+        dudt, dvdt = (torch.diff((self.factor * direction * profile).sum(dim=1)) * per_mass for direction in (cos, sin))
         return dudt, dvdt
 
     def _launch_flux(self, like: Tensor, latitude: Tensor | None) -> Tensor:
@@ -110,9 +108,7 @@ class GravityWaveDrag(nn.Module):
         density = half[:, 1:-1] / (config.GAS_CONSTANT * t_half)
         return density, torch.sqrt(n2.clamp(min=self.settings.min_stability))
 
-    def _propagate(
-        self, wind: Tensor, density: Tensor, n: Tensor
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _propagate(self, wind: Tensor, density: Tensor, n: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Carry the spectrum from the launch level to the top.
 
         The state is ``root = (F c^(2-p) / (A C*))^(1/(3-p))`` as in ``scheme.py``.
@@ -132,9 +128,7 @@ class GravityWaveDrag(nn.Module):
         slope = (density / n) ** (1 / power)
         m = p.characteristic_wavenumber * c / n[:, -1:]
         launch = (density / n)[:, -1:] * c / (1 + m ** (p.slope + 3)) / p.saturation
-        root = ((launch * c ** (2 - p.frequency_exponent)) ** (1 / power))[:, None].expand(
-            -1, p.n_azimuths, -1
-        )
+        root = ((launch * c ** (2 - p.frequency_exponent)) ** (1 / power))[:, None].expand(-1, p.n_azimuths, -1)
         in_bin = root**power * weight  # (n, azimuth, speed)
         highest = torch.full_like(wind[..., 0], p.min_speed)
         flux, critical, speed = [in_bin.sum(-1)], [torch.zeros_like(highest)], [torch.zeros_like(highest)]

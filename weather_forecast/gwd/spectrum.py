@@ -113,7 +113,7 @@ def azimuths(n_azimuths: int) -> tuple[Array, Array, float]:
     """Cosines and sines (n_azimuths,) of the azimuths, and the factor from fluxes per azimuth to a vector.
 
     The values have the symmetries of the circle exactly, so the scheme keeps them to round-off. The factor
-    2 / sum |cos| makes four azimuths carry the whole flux along each axis and keeps it there for any number.
+    2 / sum abs(cos) makes four azimuths carry the whole flux along each axis and keeps it there for any number.
     """
     quarter = np.cos(2 * np.pi * np.arange(n_azimuths // 4) / n_azimuths)
     first = np.concatenate([quarter, [0.0], -quarter[:0:-1]])
@@ -122,9 +122,7 @@ def azimuths(n_azimuths: int) -> tuple[Array, Array, float]:
     return cos, sin, float(2 / np.abs(cos).sum())
 
 
-def launch_spectrum(
-    c: Array, density: Array, buoyancy_frequency: Array, parameters: SchemeParameters
-) -> Array:
+def launch_spectrum(c: Array, density: Array, buoyancy_frequency: Array, parameters: SchemeParameters) -> Array:
     """Shape of the launched flux density over intrinsic phase speed, not normalised (Scinocca 2003, eq. 26).
 
     Args:

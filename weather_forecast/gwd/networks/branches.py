@@ -42,9 +42,7 @@ class LevelBranchNet(StandardizedNetwork):
         second: units of the second layer of every branch.
     """
 
-    def __init__(
-        self, layout: ColumnLayout | None = None, trunk: int = 128, first: int = 64, second: int = 32
-    ) -> None:
+    def __init__(self, layout: ColumnLayout | None = None, trunk: int = 128, first: int = 64, second: int = 32) -> None:
         super().__init__(layout)
         n_branches = self.layout.n_outputs
         self.trunk = nn.Linear(self.layout.n_inputs, trunk)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ai4sim.errors import InputError
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.networks.base import StandardizedNetwork
 
@@ -20,10 +21,10 @@ def make_activation(name: str) -> nn.Module:
     """The activation layer called ``name``.
 
     Raises:
-        ValueError: no such activation.
+        InputError: no such activation.
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
+        raise InputError(f"activation {name!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]()
 
 

@@ -25,14 +25,14 @@ def columns() -> Columns:
     return generate_columns(3000, np.random.default_rng(0))
 
 
-def daily_drag(columns: Columns) -> np.ndarray:
+def daily_drag(columns: Columns, parameters: SchemeParameters | None = None) -> np.ndarray:
     drag = gravity_wave_drag(
         columns.u,
         columns.v,
         columns.t,
         columns.half_pressure,
         latitude=columns.lat,
-        parameters=SchemeParameters.cheap(),
+        parameters=parameters or SchemeParameters.cheap(),
     )
     return drag.dudt * config.SECONDS_PER_DAY
 
@@ -69,7 +69,7 @@ def test_means_are_those_of_the_real_data(columns):
 
 
 def test_lowest_level_lies_ten_metres_above_ground(columns):
-    assert 75 < columns.lowest_geopotential.min()
+    assert columns.lowest_geopotential.min() > 75
     assert columns.lowest_geopotential.max() < 108
     assert columns.lowest_geopotential.mean() == pytest.approx(98.3, abs=5)
 
@@ -100,8 +100,8 @@ def test_waves_oppose_the_jets_in_the_mesosphere():
 def test_waves_break_in_the_shear_of_the_qbo():
     columns = generate_columns(500, np.random.default_rng(2), latitude=0.0)
     p = columns.pressure.mean(0) / 100
-    spread = daily_drag(columns).std(0)[(p > 15) & (p < 40)]
-    assert 0.28 < spread.min()
+    spread = daily_drag(columns, SchemeParameters()).std(0)[(p > 15) & (p < 40)]
+    assert spread.min() > 0.28
     assert spread.max() < 0.58
 
 

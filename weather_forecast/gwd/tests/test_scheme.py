@@ -328,11 +328,11 @@ def test_unstable_layers_are_floored_and_counted(columns):
 def test_bad_columns_are_named(columns):
     t = columns.t[:400].copy()
     t[317, 4] = -3.0
-    with pytest.raises(InputError, match=r"t of column 317: -3 at level 5 is not a positive temperature"):
+    with pytest.raises(InputError, match=r"t of column 317: -3 K at level 5; temperature must be positive"):
         gravity_wave_drag(columns.u[:400], columns.v[:400], t, columns.half_pressure[:400], parameters=CHEAP)
     half = columns.half_pressure[:400].copy()
     half[42, 10] = half[42, 9]
-    with pytest.raises(InputError, match=r"half_pressure of column 42: .* at level 11 Pa is not above"):
+    with pytest.raises(InputError, match=r"half_pressure of column 42: .* Pa below level 10; pressure must increase"):
         gravity_wave_drag(columns.u[:400], columns.v[:400], columns.t[:400], half, parameters=CHEAP)
 
 
