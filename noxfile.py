@@ -104,10 +104,8 @@ def export(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build; warnings are errors."""
     python = environment(session)
-    sessions.run(
-        session, python, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build", *session.posargs,
-        cwd=ROOT,
-    )  # fmt: skip
+    words = ("-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build", *session.posargs)
+    sessions.run(session, python, "-m", "sphinx", *words, cwd=ROOT)
     session.log(f"open {ROOT / 'docs' / '_build' / 'index.html'}")
 
 

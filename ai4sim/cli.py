@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from ai4sim.errors import InputError
-from ai4sim.export import ExportReport
 from ai4sim.experiment import (
     MODEL_CONFIG,
     PREDICTIONS,
@@ -25,6 +24,7 @@ from ai4sim.experiment import (
     read_checkpoint,
     write_json,
 )
+from ai4sim.export import ExportReport
 from ai4sim.modules import ExperimentModule
 from ai4sim.predictions import PredictionWriter
 from ai4sim.progress import EpochLog, training_callbacks
@@ -61,7 +61,7 @@ class ExperimentTrainer(Trainer):
         model: LightningModule,
         datamodule: LightningDataModule,
         ckpt_path: Path,
-        format: Literal["onnx", "pt2"] = "onnx",  # noqa: A002 - the word that users type
+        format: Literal["onnx", "pt2"] = "onnx",
     ) -> None:
         """Write a network with physical units in and out for use outside Python training code.
 
@@ -205,7 +205,9 @@ class ExperimentCLI(LightningCLI):
 
     def _model_settings(self) -> dict[str, Any]:
         config = self.config[self.config.subcommand]
-        text = self._parser(self.config.subcommand).dump(config, format="json", skip_unset=False, skip_link_targets=False)
+        text = self._parser(self.config.subcommand).dump(
+            config, format="json", skip_unset=False, skip_link_targets=False
+        )
         settings: dict[str, Any] = json.loads(text)["model"]
         return settings
 

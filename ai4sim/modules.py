@@ -31,9 +31,7 @@ class ExperimentModule(LightningModule):
         schedule: learning rate over the whole training; constant when absent.
     """
 
-    def __init__(
-        self, optimizer: OptimizerFactory = default_optimizer, schedule: CosineSchedule | None = None
-    ) -> None:
+    def __init__(self, optimizer: OptimizerFactory = default_optimizer, schedule: CosineSchedule | None = None) -> None:
         super().__init__()
         self.optimizer_factory = optimizer
         self.schedule = schedule

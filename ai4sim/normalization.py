@@ -44,9 +44,7 @@ class FeatureStatistics:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FeatureStatistics":
         """Inverse of :meth:`to_dict`."""
-        arrays = {
-            name: np.asarray(values[name], np.float64) for name in ("mean", "std", "minimum", "maximum")
-        }
+        arrays = {name: np.asarray(values[name], np.float64) for name in ("mean", "std", "minimum", "maximum")}
         return cls(count=int(values["count"]), **arrays)
 
 

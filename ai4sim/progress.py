@@ -43,9 +43,7 @@ class EpochLog(Callback):
         if sys.stdout.isatty() or not trainer.is_global_zero:
             return
         metrics: dict[str, Any] = trainer.callback_metrics
-        text = "  ".join(
-            f"{name} {float(value):.4g}" for name, value in metrics.items() if not name.endswith("_step")
-        )
+        text = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items() if not name.endswith("_step"))
         seconds = time.monotonic() - self._started
         Console(soft_wrap=True, highlight=False).print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  ({seconds:.1f} s)"

@@ -17,7 +17,9 @@ def run(tmp_path):
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        return subprocess.run(["bash", str(SCRIPT), *words], env=env, capture_output=True, text=True, input="echo shell $0")
+        return subprocess.run(
+            ["bash", str(SCRIPT), *words], env=env, capture_output=True, text=True, input="echo shell $0"
+        )
 
     return call
 

@@ -36,9 +36,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class GwdData(LightningDataModule):
     """Columns and their gravity-wave tendencies: the public "maelstrom-nogwd" data, the demo, or files of that schema.
 
-    Variables: ``x`` (row, 191), profiles of u, v (m s-1) and T (K) on the top 63 of 91 hybrid levels, surface pressure
-    (Pa), geopotential of the lowest level above ground (m2 s-2); ``y`` (row, 126), du/dt and dv/dt (m s-2). One file per
-    30-day forecast, named by its start date; HDF5 or NetCDF-4; 54 GB in 18 files. Source: ECMWF, CC BY 4.0
+    Variables: ``x`` (row, 191), profiles of u, v (m s-1) and T (K) on the top 63 of 91 hybrid levels, surface
+    pressure (Pa), geopotential of the lowest level above ground (m2 s-2); ``y`` (row, 126), du/dt and dv/dt (m s-2). One
+    file per 30-day forecast, named by its start date; HDF5 or NetCDF-4; 54 GB in 18 files. Source: ECMWF, CC BY 4.0
     (Chantry et al. 2021, JAMES 13, e2021MS002477).
 
     Args:
@@ -233,11 +233,12 @@ class GwdData(LightningDataModule):
             coords, extra = {}, ()
             attrs = {"title": "emulated gravity-wave drag", "source": str(self.predict_input), "Conventions": "CF-1.11"}
         pressure = get_grid(self.grid).truncate(self.layout.n_levels).full_pressure(101_325.0)
+        levels = np.arange(1, self.layout.n_levels + 1)
         coords |= {
             "row": ("sample", rows, {"long_name": "row of the source"}),
-            "level": ("level", np.arange(1, self.layout.n_levels + 1), {"long_name": "model level from the top", "positive": "down"}),
-            "pressure": ("level", pressure, {"units": "Pa", "long_name": "pressure at a surface pressure of 1013.25 hPa"}),
-        }  # fmt: skip
+            "level": ("level", levels, {"long_name": "model level from the top", "positive": "down"}),
+            "pressure": ("level", pressure, {"units": "Pa", "long_name": "pressure where the surface has 1013.25 hPa"}),
+        }
         for name in config.AUXILIARIES:
             if name in coords:
                 coords[name] = (*coords[name], {"units": config.UNITS[name]})
@@ -255,7 +256,11 @@ class GwdData(LightningDataModule):
             }
             variables[name] = (("sample", "level"), values, attrs)
         for name in diagnostics:
-            variables[name] = ("sample", dask.array.zeros(n, dtype=np.float32, chunks=self.eval_batch_size), {"units": "m s-2"})
+            variables[name] = (
+                "sample",
+                dask.array.zeros(n, dtype=np.float32, chunks=self.eval_batch_size),
+                {"units": "m s-2"},
+            )
         return variables
 
 

@@ -150,8 +150,8 @@ class TestSamples:
         """How far the model breaks what holds exactly for the scheme.
 
         Returns:
-            ``rotation_error``, ``galilean_error``: root mean square change of the drag under a rotation of the wind by 90
-            degrees and under an added constant wind, over the root mean square drag; ``largest_momentum_residual``:
+            ``rotation_error``, ``galilean_error``: root mean square change of the drag under a rotation of the wind by
+            90 degrees and under an added constant wind, over the root mean square drag; ``largest_momentum_residual``:
             largest ``|sum_k du_k dp_k / g|`` of any column and component over the launch flux of one azimuth.
         """
         squares = dict.fromkeys(("drag", "rotation_error", "galilean_error"), 0.0)
@@ -221,8 +221,8 @@ class TestSamples:
         """Some test columns for figures: all where there are no more than n, else pieces spread over the set.
 
         Returns:
-            ``truth`` (sample, component, level), ``drag`` (model, sample, component, level) in m s-1 day-1, with the levels'
-            ``pressure`` and, where known, ``lat`` and ``doy``.
+            ``truth`` (sample, component, level), ``drag`` (model, sample, component, level) in m s-1 day-1, with the
+            levels' ``pressure`` and, where known, ``lat`` and ``doy``.
         """
         starts = range(0, self.n_rows, max(piece, self.n_rows * piece // n))
         parts = []
@@ -230,7 +230,9 @@ class TestSamples:
             stop = min(start + piece, self.n_rows)
             products = self.products(start, stop)
             drag = xr.concat(list(products.values()), xr.DataArray(list(products), dims="model", name="model"))
-            auxiliaries = {name: self.predictions[name][start:stop] for name in config.AUXILIARIES if name in self.predictions}
+            auxiliaries = {
+                name: self.predictions[name][start:stop] for name in config.AUXILIARIES if name in self.predictions
+            }
             parts.append(xr.Dataset({"truth": self.truth(start, stop), "drag": drag}).assign_coords(auxiliaries))
         pressure = self.predictions["pressure"].load()
         return xr.concat(parts, "sample").drop_vars(["row", "block"], errors="ignore").assign_coords(pressure=pressure)

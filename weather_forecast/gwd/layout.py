@@ -24,10 +24,12 @@ class ColumnLayout:
 
     @property
     def n_inputs(self) -> int:
+        """Length of ``x``."""
         return len(self.profiles) * self.n_levels + len(self.scalars)
 
     @property
     def n_outputs(self) -> int:
+        """Length of ``y``."""
         return len(self.targets) * self.n_levels
 
     def slice_of(self, name: str) -> slice:

@@ -1,7 +1,7 @@
 """Training losses of the gravity-wave emulators and the scales they are measured in.
 
-Every loss is called as ``loss(prediction, target, x, scale)`` with tendencies (B, n_outputs) in m s-2, the columns ``x``
-(B, n_inputs) in physical units and the target scales (n_outputs,) in m s-2, which the network carries as
+Every loss is called as ``loss(prediction, target, x, scale)`` with tendencies (B, n_outputs) in m s-2, the columns
+``x`` (B, n_inputs) in physical units and the target scales (n_outputs,) in m s-2, which the network carries as
 ``network.outputs.scale``, and returns a scalar.
 """
 
@@ -96,8 +96,8 @@ def target_scale(
     """Scales of the tendencies in which the losses are measured.
 
     ``scale_k = s_max^(1-w) s_k^w`` with ``s_k`` the standard deviation at level k pooled over the components (the
-    physics has no preferred direction) and ``s_max`` the largest of all. ``global`` is w = 0, the published recipe, which
-    leaves the stratosphere untrained; ``level`` is w = 1; ``blend`` takes ``weight``.
+    physics has no preferred direction) and ``s_max`` the largest of all. ``global`` is w = 0, the published recipe,
+    which leaves the stratosphere untrained; ``level`` is w = 1; ``blend`` takes ``weight``.
 
     Args:
         std: (n_outputs,) standard deviations of the tendencies over the training rows, m s-2.

@@ -45,7 +45,9 @@ def plot_all(folder: Path, scorecard: Scorecard, profiles: xr.Dataset, excerpt: 
     model = next(name for name in scorecard.models if scorecard.role(name) == "model")
     shown = [model, *SHOWN_BASELINES]
     figures = {
-        "scores": plot_scorecard_bars(scorecard, ["r2", "mean_level_r2", "rmse"], title="Test scores with 95 % intervals"),
+        "scores": plot_scorecard_bars(
+            scorecard, ["r2", "mean_level_r2", "rmse"], title="Test scores with 95 % intervals"
+        ),
         "scores_by_level": plot_level_scores(profiles.sel(model=[*shown, ORACLE])),
         "columns": plot_columns(excerpt, model),
         "density": plot_density(
@@ -132,7 +134,16 @@ def plot_latitude_scores(scorecard: Scorecard, models: list[str]) -> Figure:
                         values.append((np.nan, np.nan, np.nan))
                 value, lower, upper = np.array(values).T
                 position = np.arange(len(BAND_NAMES)) + 0.12 * (i - (len(models) - 1) / 2)
-                ax.errorbar(position, value, [value - lower, upper - value], fmt="o", ms=4, capsize=2.5, color=COLORS[i], label=model)
+                ax.errorbar(
+                    position,
+                    value,
+                    [value - lower, upper - value],
+                    fmt="o",
+                    ms=4,
+                    capsize=2.5,
+                    color=COLORS[i],
+                    label=model,
+                )
             ax.set_xticks(range(len(BAND_NAMES)), list(BAND_NAMES.values()))
             ax.set_xlabel("|latitude|")
             ax.set_ylabel(label)

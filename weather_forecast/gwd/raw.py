@@ -29,7 +29,7 @@ class RawFile:
     Attributes:
         path: the file.
         n_rows: number of columns in it (times x grid columns).
-        rows_per_block: rows that share a time, which are statistically dependent; ``n_rows`` when the file has only rows.
+        rows_per_block: rows that share a time and so depend on each other; ``n_rows`` when the file has only rows.
         x_axis: feature axis of ``x``.
         y_axis: feature axis of ``y``; None when only inputs are wanted.
         auxiliaries: names of the further variables (``lat``, ``doy``) that the file has.
@@ -69,7 +69,8 @@ class RawFile:
             rows = _without(shapes["x"], x_axis)
             if y_axis is not None and rows != _without(shapes["y"], y_axis):
                 raise InputError(
-                    f"{path}: x has rows of shape {rows} and y of {_without(shapes['y'], y_axis)}; they must be the same"
+                    f"{path}: x has rows of shape {rows} and y of {_without(shapes['y'], y_axis)}; "
+                    "they must be the same"
                 )
             auxiliaries = tuple(name for name in config.AUXILIARIES if name in file)
             for name in auxiliaries:
@@ -96,7 +97,9 @@ class RawFile:
                 y = {} if self.y_axis is None else {"y": _read_rows(file["y"], self.y_axis, start, stop)}
                 rows = {name: _read_rows(file[name], None, start, stop)[:, 0] for name in self.auxiliaries}
             except OSError as error:
-                raise InputError(f"{self.path}: cannot read rows {start} to {stop}, the file is damaged: {error}") from error
+                raise InputError(
+                    f"{self.path}: cannot read rows {start} to {stop}, the file is damaged: {error}"
+                ) from error
         extra = [rows[name][:, None] for name in self.layout.scalars if name not in config.SCALARS]
         return {"x": np.concatenate([x, *extra], axis=1) if extra else x, **y, **rows}
 

@@ -34,10 +34,7 @@ def _schema(name: str, place: tuple[str, ...], profile: tuple[str, ...], *others
         name,
         1,
         (
-            *(
-                Variable(v, profile, config.UNITS[v], valid_range=config.VALID_RANGE[v])
-                for v in config.PROFILES
-            ),
+            *(Variable(v, profile, config.UNITS[v], valid_range=config.VALID_RANGE[v]) for v in config.PROFILES),
             *(Variable(label, profile, config.UNITS[target]) for target, label in LABELS.items()),
             Variable("sp", place, "Pa", valid_range=config.VALID_RANGE["surface_pressure"]),
             *others,
@@ -114,8 +111,7 @@ def read_samples(path: Path) -> Samples:
     data = data.sortby("longitude").transpose("column", ...)
     if data.sizes["level"] != grid.n_levels:
         raise InputError(
-            f"{path}: variable 't' has {data.sizes['level']} levels, "
-            f"a_half and b_half describe {grid.n_levels}"
+            f"{path}: variable 't' has {data.sizes['level']} levels, a_half and b_half describe {grid.n_levels}"
         )
     lowest = _lowest_of_hybrid(data, grid) if hybrid else _lowest_of_pressure(data)
     profiles = [data[name].values[:, :launch] for name in config.PROFILES]
@@ -207,14 +203,10 @@ def _lowest_of_pressure(data: xr.Dataset) -> Array:
 
 def main(args: list[str] | None = None) -> None:
     """Convert a file; ``args`` in place of the process's own."""
-    parser = argparse.ArgumentParser(
-        prog="python -m weather_forecast.gwd.samples", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m weather_forecast.gwd.samples", description=__doc__.split("\n")[0])
     parser.add_argument("input", type=Path, help="NetCDF-4 file of labelled columns or fields")
     parser.add_argument("output", type=Path, help="raw file to make, .h5 or .nc")
-    parser.add_argument(
-        "--bands", type=int, default=BANDS, help=f"longitude bands that are bootstrap blocks [{BANDS}]"
-    )
+    parser.add_argument("--bands", type=int, default=BANDS, help=f"longitude bands that are bootstrap blocks [{BANDS}]")
     parser.add_argument("--grid", type=Path, help="also write the levels' coefficients to this .csv file")
     options = parser.parse_args(args)
     try:

@@ -38,7 +38,8 @@ def test_demo_files_have_the_public_schema(data):
         assert file["x"].dtype == file["y"].dtype == np.float32
         assert file["lat"].shape == file["doy"].shape == (2, 10)
         doy = file["doy"][()]
-        assert np.all(doy[0] == 0) and np.all(doy[1] == 15)
+        assert np.all(doy[0] == 0)
+        assert np.all(doy[1] == 15)
         x, y = file["x"][()].reshape(191, -1), file["y"][()].reshape(126, -1)
     assert 85 < x[190].mean() < 110  # geopotential about 10 m above ground, as in the real files
     assert 1e-6 < np.abs(y).max() < 1e-1
@@ -107,7 +108,11 @@ def test_batches_are_rows_of_the_store(tmp_path, monkeypatch, reader):
         seen += rows.tolist()
     assert sorted(seen) == list(range(40))
     assert seen != sorted(seen)
-    assert [batch["index"].tolist() for batch in data.test_dataloader()] == [[50, 51, 52, 53], [54, 55, 56, 57], [58, 59]]
+    assert [batch["index"].tolist() for batch in data.test_dataloader()] == [
+        [50, 51, 52, 53],
+        [54, 55, 56, 57],
+        [58, 59],
+    ]
 
 
 def spoil(path, rows, feature=2 * 63 + 16, value=np.nan):
@@ -127,7 +132,8 @@ def build(folder, on_bad_rows="raise"):
 def test_impossible_rows_are_counted_and_named(tmp_path):
     spoil(write_demo(tmp_path, TINY, SPLITS)[1], [3, 7])
     with pytest.raises(
-        InputError, match=r"2015-07-30\.h5: 2 impossible rows .* the first is row 3, where T level 17 is nan, expected 100"
+        InputError,
+        match=r"2015-07-30\.h5: 2 impossible rows .* the first is row 3, where T level 17 is nan, expected 100",
     ):
         build(tmp_path)
     assert not (tmp_path / "out.zarr").exists()
@@ -149,7 +155,10 @@ def test_impossible_rows_can_be_dropped_with_a_note(tmp_path, caplog):
     [
         ({"train": ["a"], "validation": ["b"], "test": []}, "split 'test' is empty"),
         ({"train": ["a"], "validation": ["b"]}, "split 'test' is empty"),
-        ({"train": ["a", "b"], "validation": ["b"], "test": ["c"]}, "'b' is in split 'train' and again in 'validation'"),
+        (
+            {"train": ["a", "b"], "validation": ["b"], "test": ["c"]},
+            "'b' is in split 'train' and again in 'validation'",
+        ),
     ],
 )
 def test_bad_splits_are_named(splits, message):
@@ -181,8 +190,10 @@ from weather_forecast.gwd import prepare
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.spectrum import SchemeParameters
 folder, dates = Path(sys.argv[1]), sys.argv[2].split(",")
-files = {"train": [folder / f"{d}.h5" for d in dates[:-2]], "validation": [folder / f"{dates[-2]}.h5"], "test": [folder / f"{dates[-1]}.h5"]}
-prepare.build(folder / f"{len(dates)}.zarr", files, layout=ColumnLayout(), grid="L91", truth=SchemeParameters(), on_bad_rows="raise")
+paths = [folder / f"{date}.h5" for date in dates]
+files = {"train": paths[:-2], "validation": paths[-2:-1], "test": paths[-1:]}
+settings = dict(layout=ColumnLayout(), grid="L91", truth=SchemeParameters(), on_bad_rows="raise")
+prepare.build(folder / f"{len(dates)}.zarr", files, **settings)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -19,7 +19,11 @@ def rows() -> dict[str, np.ndarray]:
     x = rng.normal(0, 20, (ROWS, 191)).astype(np.float32)
     x[:, LAYOUT.slice_of("t")] = rng.uniform(180, 300, (ROWS, 63))
     x[:, LAYOUT.slice_of("surface_pressure")] = rng.uniform(6e4, 1.05e5, (ROWS, 1))
-    return {"x": x, "y": rng.normal(0, 1e-5, (ROWS, 126)).astype(np.float32), "lat": rng.uniform(-90, 90, ROWS).astype("f4")}
+    return {
+        "x": x,
+        "y": rng.normal(0, 1e-5, (ROWS, 126)).astype(np.float32),
+        "lat": rng.uniform(-90, 90, ROWS).astype("f4"),
+    }
 
 
 def write(path, arrays):

@@ -172,11 +172,20 @@ def test_predict_writes_labelled_netcdf_for_a_raw_file_without_targets(run, work
     with h5py.File(raw) as source, h5py.File(tmp_path / "columns.h5", "w") as target:
         target["x"] = source["x"][()]
     output = tmp_path / "drag.nc"
-    words = ["--data.predict_input", str(tmp_path / "columns.h5"), "--data.eval_batch_size", "7", "--output", str(output)]
+    words = [
+        "--data.predict_input",
+        str(tmp_path / "columns.h5"),
+        "--data.eval_batch_size",
+        "7",
+        "--output",
+        str(output),
+    ]
     main(["predict", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *words, *QUIET])
     predicted = xr.open_dataset(output)
     assert predicted["dvdt"].attrs["units"] == "m s-2"
-    assert predicted["dvdt"].attrs["standard_name"] == "tendency_of_northward_wind_due_to_nonorographic_gravity_wave_drag"
+    assert (
+        predicted["dvdt"].attrs["standard_name"] == "tendency_of_northward_wind_due_to_nonorographic_gravity_wave_drag"
+    )
     assert predicted["level"].values.tolist() == list(range(1, 64))
     tested = xr.open_zarr(run / "predictions.zarr", consolidated=False)
     np.testing.assert_allclose(predicted["dudt"], tested["dudt"][:20], rtol=1e-4, atol=1e-9)
