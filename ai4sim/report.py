@@ -218,7 +218,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         arrow, hint = _ARROWS.get(info.better, (f"→ {info.perfect:g}", f"closer to {info.perfect:g} is better"))
         units = format_units(units_of(rows, metric))
         unit = "" if units in ("", "1") else f'<span class="unit">{_text(units)}</span>'
-        head.append(f'<th scope="col" title="{_text(hint)}">{_text(metric_title(metric))} {arrow}{unit}</th>')
+        head.append(f'<th scope="col" title="{_text(hint)}">{_text(metric_title(metric))}&nbsp;{arrow}{unit}</th>')
     body = []
     for row in rows:
         if not any(metric in row.cells for metric in metrics):

@@ -37,8 +37,8 @@ class GwdData(LightningDataModule):
     """Columns and their gravity-wave tendencies: the public "maelstrom-nogwd" data, the demo, or files of that schema.
 
     Variables: ``x`` (row, 191), profiles of u, v (m s-1) and T (K) on the top 63 of 91 hybrid levels, surface
-    pressure (Pa), geopotential of the lowest level above ground (m2 s-2); ``y`` (row, 126), du/dt and dv/dt (m s-2). One
-    file per 30-day forecast, named by its start date; HDF5 or NetCDF-4; 54 GB in 18 files. Source: ECMWF, CC BY 4.0
+    pressure (Pa), geopotential of the lowest level above ground (m2 s-2); ``y`` (row, 126), du/dt and dv/dt (m s-2).
+    One file per 30-day forecast, named by its start date; HDF5 or NetCDF-4; 54 GB in 18 files. Source: ECMWF, CC BY 4.0
     (Chantry et al. 2021, JAMES 13, e2021MS002477).
 
     Args:
