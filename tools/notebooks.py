@@ -40,7 +40,7 @@ class RunningInterpreter(KernelSpecManager):
         return KernelSpec(
             argv=[
                 sys.executable, "-P", "-m", "ipykernel_launcher", "--IPKernelApp.ignore_cwd=True",
-                "-f", "{connection_file}",
+                "--log-level=40", "-f", "{connection_file}",
             ],
             env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
             display_name=KERNEL["display_name"],

@@ -56,7 +56,7 @@ class Columns:
     lat: Array
     doy: Array
 
-    def inputs(self, layout: ColumnLayout | None = None) -> Array:
+    def inputs(self, layout: ColumnLayout | None = None) -> NDArray[np.float32]:
         """Flat input vectors (n, n_inputs), float32.
 
         Args:

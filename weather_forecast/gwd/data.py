@@ -81,9 +81,11 @@ class GwdData(LightningDataModule):
         scheduler: str | None = None,
     ) -> None:
         super().__init__()
-        given: Mapping[str, Sequence[str]] = config.SPLIT_DATES if splits is None else splits
-        names = SPLITS if test_files is None else ("train", "validation")
-        self.splits = {name: list(given.get(name, ())) for name in names}
+        given: dict[str, Sequence[str]] = dict(config.SPLIT_DATES)
+        if splits is not None:
+            given = {str(name): dates for name, dates in splits.items()}
+        names = SPLITS if test_files is None else SPLITS[:2]
+        self.splits: dict[str, list[str]] = {name: list(given.get(name, ())) for name in names}
         check_members(self.splits)
         self.demo = demo
         self.layout = layout or ColumnLayout()
@@ -225,9 +227,9 @@ class GwdData(LightningDataModule):
             with open_store(self.store) as store:
                 names = [name for name in ("block", *config.AUXILIARIES) if name in store]
                 part = store[names].isel(sample=self.rows("test"))
-                coords: dict[str, Any] = {name: ("sample", values.values) for name, values in part.items()}
+                coords: dict[str, Any] = {name: ("sample", part[name].values) for name in names}
             attrs = {"title": "emulated gravity-wave drag", "store": str(self.store)}
-            extra = ("rotation_error", "galilean_error")
+            extra: tuple[str, ...] = ("rotation_error", "galilean_error")
         else:
             rows = np.arange(self._input_file().n_rows)
             coords, extra = {}, ()

@@ -121,7 +121,7 @@ def write_file(path: Path, day: str, n_columns: int, settings: DemoSettings) -> 
         parameters=SchemeParameters(n_azimuths=settings.azimuths, n_speeds=settings.speeds),
         threads=1,
     )
-    y = np.concatenate([drag.dudt, drag.dvdt], axis=1, dtype=np.float32)  # (n, 2 L)
+    y = np.concatenate([drag.dudt, drag.dvdt], axis=1).astype(np.float32)  # (n, 2 L)
     write_raw(
         path,
         columns.inputs(),
