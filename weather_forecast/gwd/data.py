@@ -1,7 +1,7 @@
 """The use case's data module: raw files found or made, processed, and given out in batches."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 

@@ -27,8 +27,9 @@ class AzimuthFluxNet(ColumnNetwork):
     The wind is taken relative to the launch half-level and projected on ``n_azimuths`` directions. From its profile
     at levels and half-levels, its running maximum upward (what critical levels have removed), temperature, stability
     and scalars, one MLP shared by all directions gives the share of the launch flux that each layer takes. For any
-    weights, therefore: the momentum of the column closes, the flux of a direction decreases upward, the tendencies turn
-    and mirror with the wind, vanish for a wind constant with height, and do not feel a constant wind added to the column.
+    weights, therefore: the momentum of the column closes, the flux of a direction decreases upward, the tendencies
+    turn and mirror with the wind, vanish for a wind constant with height, and do not feel a constant wind added to
+    the column.
 
     Args:
         layout: order and number of the features.
