@@ -88,6 +88,8 @@ def find_uv() -> str | None:
 
 def run(session: nox.Session, *command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     """Run a program in a folder, the session's own by default."""
+    # compiled modules are kept, whatever the caller's settings: importing torch without them costs ten seconds
+    env = {"PYTHONDONTWRITEBYTECODE": "", **(env or {})}
     with session.chdir(cwd or Path.cwd()):
         session.run(*command, external=True, silent=False, env=env)
 
