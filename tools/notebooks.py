@@ -2,7 +2,8 @@
 
 Every cell runs from top to bottom in a fresh kernel of the interpreter that runs this program, whatever kernels are
 registered on the machine. What would differ from machine to machine is taken out before the notebook is written:
-timings, versions, warnings, local paths and addresses of objects. A notebook in which a cell fails is left as it was.
+timings, versions, warnings, terminal colours, local paths and addresses of objects. A notebook in which a cell fails
+is left as it was.
 """
 
 import argparse
@@ -124,7 +125,7 @@ def clean(notebook: NotebookNode, paths: Iterable[str]) -> None:
 
 def _without_machine(text: Any, local: re.Pattern[str]) -> str:
     whole = "".join(text) if isinstance(text, list) else str(text)
-    return _ADDRESS.sub("0x" + ELLIPSIS, local.sub(ELLIPSIS, whole))
+    return _ANSI.sub("", _ADDRESS.sub("0x" + ELLIPSIS, local.sub(ELLIPSIS, whole)))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -60,20 +60,8 @@ def environment(session: nox.Session, folder: Path, name: str, requirements: Seq
     if uv:
         env = {uv_name: os.environ[name] for name, uv_name in PIP_TO_UV.items() if os.environ.get(name)}
         run(session, uv, "venv", "-q", "--python", sys.executable, str(path))
-        run(
-            session,
-            uv,
-            "pip",
-            "install",
-            "-q",
-            "--compile-bytecode",
-            "-p",
-            str(python),
-            *constraints,
-            *requirements,
-            cwd=ROOT,
-            env=env,
-        )
+        install = (uv, "pip", "install", "-q", "-p", str(python))
+        run(session, *install, *constraints, *requirements, cwd=ROOT, env=env)
     else:
         run(session, sys.executable, "-m", "virtualenv", "-q", str(path))
         run(session, str(python), "-m", "pip", "install", "-q", *constraints, *requirements, cwd=ROOT)

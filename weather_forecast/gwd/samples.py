@@ -3,7 +3,8 @@
 Two forms of NetCDF are read. *Columns* on hybrid levels: ``t, u, v, dudt_nogw, dvdt_nogw (column, level)``,
 ``sp``, ``latitude``, ``longitude (column)``, ``a_half``, ``b_half (half_level)``. *Fields* on pressure
 levels: the same profiles and ``z (level, latitude, longitude)``, ``sp``, ``orog (latitude, longitude)``.
-Levels count from the top in both. The output has the public schema on the levels 1 to launch level, and ``lat``.
+Levels count from the top in both. The output has the public schema on the levels 1 to launch level, ``lat``, and
+``doy`` where the file says its ``valid_time``.
 """
 
 import argparse
@@ -73,6 +74,7 @@ class Samples:
         y: (n, 2 L) dudt, dvdt, m s-2.
         lat: (n,) degrees north.
         lon: (n,) degrees east.
+        doy: days since the start of the year; None where the file does not say its ``valid_time``.
         grid: vertical grid from the top to the ground, or of the pressure levels.
         title: of the file they come from.
     """
@@ -81,6 +83,7 @@ class Samples:
     y: Array
     lat: Array
     lon: Array
+    doy: float | None
     grid: VerticalGrid
     title: str
 
@@ -122,6 +125,7 @@ def read_samples(path: Path) -> Samples:
         y=y.astype(np.float32),
         lat=data["latitude"].values.astype(np.float32),
         lon=data["longitude"].values.astype(np.float32),
+        doy=_day_of_year(data.attrs.get("valid_time"), path),
         grid=grid,
         title=str(data.attrs.get("title", path.name)),
     )
@@ -149,13 +153,16 @@ def write_samples(samples: Samples, path: Path, *, bands: int = BANDS) -> None:
         raise InputError(
             f"{n} columns at {n_longitudes} longitudes do not divide into {bands} bands of whole longitudes"
         )
+    auxiliaries = {"lat": samples.lat}
+    if samples.doy is not None:
+        auxiliaries["doy"] = np.full(n, samples.doy, np.float32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_raw(
             path,
             samples.x,
             samples.y,
-            {"lat": samples.lat},
+            auxiliaries,
             n_times=bands,
             attributes={"title": samples.title, "blocks": "the time axis counts bands of longitude"},
         )
@@ -183,6 +190,16 @@ def _pressure_grid(data: xr.Dataset, name: str) -> VerticalGrid:
     half = (level[1:] + level[:-1]) / 2
     half = np.concatenate([[2 * level[0] - half[0]], half, [2 * level[-1] - half[-1]]])
     return VerticalGrid(name, half, np.zeros_like(half))
+
+
+def _day_of_year(valid_time: str | None, path: Path) -> float | None:
+    if valid_time is None:
+        return None
+    try:
+        moment = np.datetime64(valid_time.removesuffix("Z"))
+    except ValueError:
+        raise InputError(f"{path}: attribute 'valid_time' is {valid_time!r}, expected an ISO 8601 time") from None
+    return float((moment - moment.astype("datetime64[Y]")) / np.timedelta64(1, "D"))
 
 
 def _lowest_of_hybrid(data: xr.Dataset, grid: VerticalGrid) -> Array:
