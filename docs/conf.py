@@ -1,17 +1,41 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
 project = "AI4Sim"
-author = "the AI4Sim founders"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-html_theme = "furo"
+author = "AI4Sim developers"
+copyright = author  # noqa: A001 - Sphinx's own name for it
 html_title = "AI4Sim"
-suppress_warnings = ["ref.python"]  # names that a module re-exports have two homes
+html_theme = "furo"
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+exclude_patterns = ["_build"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",  # the notebook pages
+    "benchmark_table",
+]
+
+# notebooks are executed by `nox -s notebooks`, and shown as they are stored
+nb_execution_mode = "off"
+myst_enable_extensions = ["dollarmath"]
+
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "training"}
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-exclude_patterns = ["_build"]
+napoleon_use_ivar = True
+add_module_names = False
+toc_object_entries_show_parents = "hide"

