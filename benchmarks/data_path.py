@@ -14,15 +14,12 @@ that is larger than memory.
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from ai4sim.loading import BatchDataset
 from ai4sim.sampling import BlockBatchSampler
 from ai4sim.schema import Schema, Variable
 from ai4sim.store import Region, build_store, make_template, open_store
+from benchmarks.common import machine
 
 Array = npt.NDArray[Any]
 Read = Callable[[npt.NDArray[np.int64]], object]
@@ -254,22 +252,6 @@ def _digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on; neither host name nor paths."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("numpy", "torch", "xarray", "zarr", "numcodecs")},
-    }
-
-
 def show(records: list[dict[str, Any]]) -> None:
     """Print the table."""
     table = Table(title="random batches, per second of processor time")
@@ -308,7 +290,11 @@ def main(args: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             records += measure(samples, Path(folder), options.seconds, options.repeats)
     show(records)
-    result = {"benchmark": "data_path", "machine": machine(), "results": records}
+    result = {
+        "benchmark": "data_path",
+        "machine": machine("numpy", "torch", "xarray", "zarr", "numcodecs"),
+        "results": records,
+    }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -6,7 +6,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
 project = "AI4Sim"
 author = "AI4Sim developers"
-copyright = author  # noqa: A001 - Sphinx's own name for it
+copyright = author
 html_title = "AI4Sim"
 html_theme = "furo"
 html_show_sourcelink = False
