@@ -11,6 +11,7 @@ NumPy scheme does so by itself. On a GPU the batch is one call and lies in the G
 
 import argparse
 import json
+import logging
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -131,7 +132,11 @@ def forwards_on_cpu(built: Mapping[str, ColumnNetwork], x: Tensor, folder: Path,
     forwards: dict[str, Forward] = {}
     for name, network in built.items():
         stem = folder / name.replace(" ", "_")
-        files = {suffix: export_network(network, x[:32], stem.with_suffix(suffix)).path for suffix in (".pt2", ".onnx")}
+        # random weights make opposite directions of AzimuthFluxNet cancel but for a few digits
+        files = {
+            suffix: export_network(network, x[:32], stem.with_suffix(suffix), tolerance=1e-3).path
+            for suffix in (".pt2", ".onnx")
+        }
         forwards[f"{name} · eager"] = network
         forwards[f"{name} · torch.export"] = torch.export.load(files[".pt2"]).module()
         forwards[f"{name} · ONNX Runtime"] = onnx_forward(files[".onnx"], threads)
@@ -260,6 +265,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gwd_inference.json"))
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
 
     columns = generate_columns(DISTINCT, np.random.default_rng(0))
     records = measure_cpu(columns, options)
