@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,8 +45,6 @@ class AzimuthFluxNet(ColumnNetwork):
             the last level of the layout.
     """
 
-    direction: Tensor
-
     def __init__(
         self,
         layout: ColumnLayout | None = None,
@@ -69,8 +66,7 @@ class AzimuthFluxNet(ColumnNetwork):
         self.stability = stability
         cosine, sine, factor = azimuths(n_azimuths)
         self.flux_unit = launch_flux * factor  # Pa
-        direction = torch.as_tensor(np.stack([cosine, sine]), dtype=torch.get_default_dtype())
-        self.register_buffer("direction", direction)  # (2, n_azimuths)
+        self._direction = (cosine.tolist(), sine.tolist())
 
         # The first layer in three parts, the sum of which is one layer on all features: what the directions share and
         # what is linear in the wind is computed once per column, not once per direction.
@@ -90,12 +86,16 @@ class AzimuthFluxNet(ColumnNetwork):
         half = shares.shape[1] // 2
         excess = shares[:, :half] - shares[:, half:]  # (B, n_azimuths / 2, L-1)
         # sums, not matrix products, which autocast would do in half precision
-        force = [(excess * component[:half, None]).sum(1) for component in self.direction]
+        force = [(excess * component[:half, None]).sum(1) for component in self.direction(x)]
         deposited = self.flux_unit * torch.stack(force, dim=1)  # (B, 2, L-1), Pa
         # the launch layer takes the recoil
         deposited = torch.cat([deposited, -deposited.sum(-1, keepdim=True)], dim=-1)
         thickness = self.pressures.thickness(x[:, self.layout.slice_of("surface_pressure")])
         return (config.GRAVITY * deposited / thickness.unsqueeze(1)).flatten(1)
+
+    def direction(self, x: Tensor) -> Tensor:
+        """Cosines and sines (2, n_azimuths) of the directions, exact to the precision of ``x``."""
+        return torch.tensor(self._direction, dtype=x.dtype, device=x.device)
 
     def deposited_shares(self, x: Tensor) -> Tensor:
         """Share of the launch flux of each direction that each layer above the launch layer takes.
@@ -106,7 +106,7 @@ class AzimuthFluxNet(ColumnNetwork):
         Returns:
             (B, n_azimuths, L-1), not negative, with a sum over the layers of at most 1.
         """
-        cosine, sine = self.direction.unsqueeze(-1)  # (n_azimuths, 1)
+        cosine, sine = self.direction(x).unsqueeze(-1)  # (n_azimuths, 1)
         levels, half_levels = self._relative_wind(x)  # (B, 2, L), (B, 2, L-1)
         u, v = half_levels.unsqueeze(2).unbind(1)  # (B, 1, L-1)
         highest = running_maximum((cosine * u + sine * v).clamp(min=0))  # (B, n_azimuths, L-1)

@@ -82,7 +82,8 @@ def test_any_batch_size_gives_the_same_rows(name: str, columns: Tensor) -> None:
         one = network(columns[7:8])
     assert whole.shape == (64, 126)
     assert torch.isfinite(whole).all()
-    torch.testing.assert_close(one, whole[7:8], rtol=0, atol=1e-5 * float(whole.square().mean().sqrt()))
+    # kernels for one row and for many round differently, and thin layers amplify it
+    torch.testing.assert_close(one, whole[7:8], rtol=0, atol=1e-4 * float(whole.square().mean().sqrt()))
 
 
 @every_network
@@ -142,7 +143,7 @@ def test_derivative_agrees_with_differences(name: str, columns: Tensor) -> None:
     tangent = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     _, pushed = torch.func.jvp(network, (x,), (tangent,))
     difference = (network(x + 1e-5 * tangent) - network(x - 1e-5 * tangent)) / 2e-5
-    torch.testing.assert_close(pushed, difference, rtol=0, atol=1e-6 * float(pushed.abs().max()))
+    torch.testing.assert_close(pushed, difference, rtol=0, atol=1e-6 * float(pushed.detach().abs().max()))
 
 
 @every_network
