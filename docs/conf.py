@@ -29,6 +29,8 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "training"}
+# names that a module passes on have two homes
+suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
