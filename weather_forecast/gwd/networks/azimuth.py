@@ -132,9 +132,10 @@ class AzimuthFluxNet(ColumnNetwork):
         standardized = (x[:, level.start :] - self.inputs.mean[level.start :]) / self.inputs.std[level.start :]
         if not self.stability:
             return standardized
-        half = self.pressures(x[:, self.layout.slice_of("surface_pressure")])
-        n2 = stratification(x[:, level], 0.5 * (half[:, 1:] + half[:, :-1]))
-        log_n = 0.5 * n2.clamp(min=_MIN_N2).log()
+        # in double precision: differences of neighbouring levels would carry the rounding of single precision
+        half = self.pressures(x[:, self.layout.slice_of("surface_pressure")].double())
+        n2 = stratification(x[:, level].double(), 0.5 * (half[:, 1:] + half[:, :-1]))
+        log_n = (0.5 * n2.clamp(min=_MIN_N2).log()).to(x.dtype)
         return torch.cat([standardized, (log_n - math.log(_STABILITY)) / _STABILITY_SPREAD], dim=-1)
 
 
