@@ -159,7 +159,7 @@ def test_test_rebuilds_the_model_from_the_checkpoint_and_says_what_differs(run, 
     data = yaml.safe_load(Path(SMOKE).read_text())["data"]
     words = [f"--data={json.dumps(data)}", "--name", "retest"]
     cli = main(["test", "--ckpt_path", checkpoint, *words, *QUIET])
-    assert cli.model.network.hidden[1].in_features == 32  # not the class's default
+    assert cli.model.network.wind.out_features == 32  # not the class's default
     assert "the latter is used" not in capsys.readouterr().out
     cli = main(["test", "--ckpt_path", checkpoint, "--model.target_weight", "0.5", *words, *QUIET])
     assert cli.model.target_weight == 0.5
@@ -253,4 +253,6 @@ def test_every_configuration_is_understood_and_makes_two_steps(path, work, capsy
         splits = shown["data"]["splits"] or {k: list(v) for k, v in config.SPLIT_DATES.items()}
         sizes = {name: 10 * len(dates) for name, dates in splits.items()}
         words += [f"--data.demo={json.dumps({**tiny, **sizes, 'times': 1})}", "--data.batch_size", "4"]
+    if shown["data"]["test_files"] is not None:
+        words += ["--data.test_files", "null"]  # the real columns are not here
     main(["fit", "--config", str(path), *words, "--trainer.fast_dev_run", "2", *QUIET])
