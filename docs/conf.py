@@ -10,27 +10,27 @@ copyright = author
 html_title = "AI4Sim"
 html_theme = "furo"
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 html_theme_options = {"navigation_with_keys": True}
+highlight_language = "none"  # literal blocks are commands
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "myst_nb",  # the notebook pages
     "benchmark_table",
+    "mathml",
 ]
 
 # notebooks are executed by `nox -s notebooks`, and shown as they are stored
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 
-autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "training"}
-# names that a module passes on have two homes
-suppress_warnings = ["ref.python"]
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
