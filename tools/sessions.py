@@ -96,13 +96,14 @@ def typecheck(session: nox.Session, python: str, package: str) -> None:
 
 
 def tests(session: nox.Session, python: str, package: str, reports: Path, *words: str) -> None:
-    """Tests of a package with coverage, on one thread each: the parts are small and the machines shared."""
+    """Tests of a package with coverage, in a few processes of one thread each: what they run is small."""
     reports.mkdir(exist_ok=True)
     env = {"COVERAGE_FILE": str(reports / "coverage"), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     report = [f"--cov={package}", "--cov-report=term", f"--cov-report=xml:{reports / 'coverage.xml'}"]
     target = package.replace(".", "/")
+    processes = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "worksteal"]
     run(
-        session, python, "-m", "pytest", target, *report, f"--junitxml={reports / 'junit.xml'}", *words,
+        session, python, "-m", "pytest", target, *processes, *report, f"--junitxml={reports / 'junit.xml'}", *words,
         cwd=ROOT, env=env,
     )  # fmt: skip
 

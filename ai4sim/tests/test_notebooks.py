@@ -14,7 +14,7 @@ from tools import notebooks
 def folder(tmp_path, monkeypatch):
     """A use case's folder with a module that must not shadow anybody's."""
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "data.py").write_text("raise RuntimeError('imported from the working folder')\n")
+    (tmp_path / "own_data.py").write_text("raise RuntimeError('imported from the working folder')\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -32,7 +32,7 @@ def test_cells_run_in_the_running_interpreter_in_the_use_cases_folder(folder):
     path = write(
         folder / "notebooks" / "a.ipynb",
         "import importlib.util, os, sys\nprint(6 * 7, sys.version_info[:2])",
-        "print(os.path.isfile('data.py'), importlib.util.find_spec('data'))",
+        "print(os.path.isfile('own_data.py'), importlib.util.find_spec('own_data'))",
     )
     assert notebooks.main([]) == 0
     version = tuple(sys.version_info[:2])

@@ -223,7 +223,8 @@ def test_killed_half_way_it_is_not_whole_and_goes_on_to_identical_bytes(tmp_path
     with pytest.raises(StoreError, match=r"killed\.zarr is unfinished.*run prepare to go on"):
         open_store(path)
     assert not is_current(path, schema=SCHEMA, sources=[source], settings={"drop": False})
-    done = {p.read_text() for p in (tmp_path / "killed.zarr.partial" / "regions").iterdir()}
+    # by their names: a marker counts from the moment it is there
+    done = {f"r{20 * int(p.stem)}" for p in (tmp_path / "killed.zarr.partial" / "regions").iterdir()}
     assert 2 <= len(done) <= 4
 
     log: list[str] = []
