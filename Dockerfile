@@ -26,7 +26,7 @@ COPY --chown=10001:10001 pyproject.toml constraints.txt README.rst LICENSE noxfi
 COPY --chown=10001:10001 tools tools
 COPY --chown=10001:10001 ai4sim/__init__.py ai4sim/__init__.py
 COPY --chown=10001:10001 weather_forecast/gwd/noxfile.py weather_forecast/gwd/noxfile.py
-RUN for use_case in ${USE_CASES}; do nox -f "${use_case}/noxfile.py" -s env; done
+RUN for use_case in ${USE_CASES}; do nox -f "${use_case}/noxfile.py" -s env || exit 1; done
 
 COPY --chown=10001:10001 . .
 COPY --chown=10001:10001 docker/script.sh script.sh

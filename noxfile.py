@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def lock(session: nox.Session) -> None:
     # what must not move by itself: a newer torch may have no build for the machine at hand
     kept = [line for line in before.splitlines() if line.startswith("torch==")]
     constraints.write_text("\n".join(kept) + "\n")
+    shutil.rmtree(ROOT / ".nox" / "lock", ignore_errors=True)
     try:
         python = sessions.environment(session, ROOT, "lock", ["-e", f".[{extras}]"])
         command = [sessions.find_uv() or python, *([] if sessions.find_uv() else ["-m"]), "pip", "freeze"]

@@ -53,6 +53,15 @@ class _ZarrBlocks:
         self._array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(out[: stop - start]))
 
 
+def _file_identity(folder: Path) -> tuple[int, int] | None:
+    """What tells an array's metadata file from one that has taken its place; None where there is none."""
+    try:
+        status = (folder / "zarr.json").stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 class _LocalBlocks:
     """Blocks of a Zarr v3 array on the local disk, decoded right into the given memory.
 
@@ -92,6 +101,7 @@ class _LocalBlocks:
         self._chunk_bytes = prod(chunks) * self.dtype.itemsize
         self.rows = chunks[0]
         self._shard_index = lru_cache(maxsize=256)(self._read_shard_index)
+        self._identity = _file_identity(folder)
 
     def read_block(self, block: int, out: Array) -> None:
         for inner in product(*(range(n) for n in self._n_chunks[1:])):
@@ -124,6 +134,7 @@ class _LocalBlocks:
         try:
             encoded = _map(self._file(location), start, n_bytes)
         except FileNotFoundError:
+            self._check_unchanged()
             # chunks that hold only the fill value are not written
             out[...] = self._fill
             return
@@ -137,6 +148,11 @@ class _LocalBlocks:
         except (RuntimeError, ValueError) as error:
             raise self._damaged(location, str(error)) from error
 
+    def _check_unchanged(self) -> None:
+        """Raise where what is missing is the store itself, or one that has taken its place."""
+        if _file_identity(self._folder) != self._identity:
+            raise StoreError(f"{self._folder} was removed or made anew while it was read; start again")
+
     def _damaged(self, location: tuple[int, ...], why: str) -> StoreError:
         return StoreError(f"{self._file(location)} is damaged ({why}); run prepare again")
 
@@ -149,7 +165,10 @@ class _LocalBlocks:
                 file.seek(-size - 4, os.SEEK_END)  # 4: the index's own checksum
                 content = file.read(size)
         except FileNotFoundError:
+            self._check_unchanged()
             return None
+        except OSError as error:
+            raise self._damaged(shard, str(error)) from error
         return np.frombuffer(content, "<u8").reshape(*self._chunks_per_shard, 2)
 
     def _file(self, location: tuple[int, ...]) -> str:

@@ -1,5 +1,6 @@
 """The command line of every use case: LightningCLI plus experiment folders, scores, preparation and export."""
 
+import errno
 import json
 import logging
 import sys
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from rich.markup import escape
 
 from ai4sim.errors import InputError
 from ai4sim.experiment import (
@@ -26,11 +28,14 @@ from ai4sim.experiment import (
 )
 from ai4sim.export import ExportReport
 from ai4sim.modules import ExperimentModule
+from ai4sim.plugins import load_plugins
 from ai4sim.predictions import PredictionWriter
 from ai4sim.progress import EpochLog, training_callbacks
 from ai4sim.verification import Scorecard
 
 Evaluate = Callable[[Path], Scorecard]
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 class ExperimentTrainer(Trainer):
@@ -143,6 +148,7 @@ class ExperimentCLI(LightningCLI):
         # tables need room: where there is no terminal to ask, take a wide line
         self.console = Console(width=None if sys.stdout.isatty() else 120)
         self._stored_model: dict[str, Any] | None = None
+        load_plugins()
         with warnings.catch_warnings():
             # names that jsonargparse 5 removes, used by lightning 2.6 itself
             warnings.filterwarnings("ignore", message=".*jsonargparse.*", category=DeprecationWarning)
@@ -191,14 +197,20 @@ class ExperimentCLI(LightningCLI):
         self._stored_model = stored["init_args"]
 
     def before_instantiate_classes(self) -> None:
-        """Say by key where the user's settings replace the checkpoint's."""
+        """Say by key where the user's settings replace the checkpoint's; refuse to score a part of the samples."""
+        trainer = self.config[self.config.subcommand].get("trainer", Namespace())
+        for key in ("limit_test_batches", "limit_predict_batches"):
+            limit = trainer.get(key)  # 1.0 is all batches, 1 is one
+            if limit is not None and not (isinstance(limit, float) and limit == 1.0):
+                raise InputError(f"trainer.{key}: predictions are written for all samples; leave it out")
         if self._stored_model is None:
             return
         given = _flat(self._model_settings())
         for key, value in _flat(self._stored_model).items():
             if key in given and given[key] != value:
+                text = f"the checkpoint has {value!r}, the command line {given[key]!r}; the latter is used"
                 self.console.print(
-                    f"model.{key}: the checkpoint has {value!r}, the command line {given[key]!r}; the latter is used",
+                    escape(f"model.{key}: {text}"),
                     style="yellow",
                     soft_wrap=True,
                 )
@@ -290,8 +302,10 @@ class ExperimentCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Turn the store into a NetCDF file where one was asked for."""
+        if self.trainer.fast_dev_run or not self.trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
         output = Path(self.config_init[self.subcommand].output)
-        if self.trainer.is_global_zero and output.suffix == ".nc":
+        if output.suffix == ".nc":
             import xarray as xr
 
             partial, store = output.with_name("partial-" + output.name), _zarr_beside(output)
@@ -299,7 +313,7 @@ class ExperimentCLI(LightningCLI):
                 predictions.to_netcdf(partial, engine="h5netcdf")
             partial.replace(output)
             _remove(store)
-        self.console.print(f"predictions: {output}", soft_wrap=True)
+        self.console.print(f"predictions: {output}", soft_wrap=True, highlight=False, markup=False)
 
     def report(self, folder: Path) -> Scorecard:
         """Evaluate a run, save and print its scorecard, and say where the figures are."""
@@ -307,8 +321,10 @@ class ExperimentCLI(LightningCLI):
         scorecard.save(folder)
         self.console.print(scorecard.table(metrics=self.headline))
         figures = sorted((folder / "figures").glob("*.png"))
-        self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False)
-        self.console.print(f"{len(figures)} figures: {folder / 'figures'}", soft_wrap=True, highlight=False)
+        self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False, markup=False)
+        self.console.print(
+            f"{len(figures)} figures: {folder / 'figures'}", soft_wrap=True, highlight=False, markup=False
+        )
         return scorecard
 
 
@@ -318,7 +334,17 @@ def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
     try:
         return cli()
     except InputError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise SystemExit(2) from error
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {error.strerror}: {escape(str(error.filename or 'while writing results'))}. "
+            "Make room, or name other folders in AI4SIM_DATA and AI4SIM_EXPERIMENTS; a fit goes on with --ckpt_path",
+            soft_wrap=True,
+            highlight=False,
+        )
         raise SystemExit(2) from error
 
 

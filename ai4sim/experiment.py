@@ -115,6 +115,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"checkpoint {path} is damaged or holds unsafe objects: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a training's checkpoint")
     return checkpoint
 
 
@@ -141,8 +143,15 @@ def load_model(path: Path | str) -> LightningModule:
             "build the module yourself and call load_state_dict"
         )
     module_name, _, class_name = config["class_path"].rpartition(".")
+    model_class = getattr(import_module(module_name), class_name, None)
+    # a file must not choose what is called
+    if not (isinstance(model_class, type) and issubclass(model_class, LightningModule)):
+        raise InputError(f"checkpoint {path} is of {config['class_path']}, expected a LightningModule")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(getattr(import_module(module_name), class_name), "model")
+    parser.add_class_arguments(model_class, "model")
     model = parser.instantiate(parser.parse_object({"model": config["init_args"]})).model
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise InputError(f"checkpoint {path} does not fit today's {class_name}: {error}") from error
     return model.eval()  # type: ignore[no-any-return] # jsonargparse's namespaces are untyped

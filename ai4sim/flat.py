@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ai4sim.atomic import exclusive
 from ai4sim.manifest import MANIFEST_NAME, PathLike, StoreError, is_local, read_manifest
 
 Array = npt.NDArray[Any]
@@ -88,34 +89,47 @@ def make_flat(
         raise ValueError(f"dtype {dtype!r} is unknown; choose float32 or int16")
     origin = read_manifest(store)
     target = Path(path)
+    if target.is_dir() and any(target.iterdir()) and not is_flat(target):
+        raise StoreError(f"{target} holds files that are no flat copy: remove them or name another folder")
+    partial = target.with_name(f"{target.name}.partial")
     with xr.open_zarr(str(store), chunks=None, consolidated=True) as dataset:
         names = list(variables) if variables is not None else _default_variables(dataset)
         if unknown := [name for name in names if name not in dataset.variables]:
             raise StoreError(f"{store} has no variable {unknown[0]!r}; it has {', '.join(map(str, dataset.variables))}")
         wanted = {"variables": sorted(names), "dtype": dtype, "scale_axis": scale_axis}
-        if is_flat(target):
-            content = _content(target)
-            if content["fingerprint"] == origin.fingerprint and content["made_with"] == wanted:
-                return target
-        partial = target.with_name(f"{target.name}.partial")
+        if _is_copy(target, origin.fingerprint, wanted):
+            return target
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            copied = {name: _copy(dataset[name], partial, dtype, scale_axis, block_bytes) for name in names}
-            content = {
-                "format": _FORMAT,
-                "store": _origin_path(store),
-                "fingerprint": origin.fingerprint,
-                "made_with": wanted,
-                "variables": copied,
-            }
-            (partial / MANIFEST_NAME).write_text(json.dumps(content, indent=1) + "\n")
-            if target.exists():
-                shutil.rmtree(target)
-            partial.rename(target)
+            with exclusive(partial, str(target)):
+                # another process may have made it meanwhile
+                if not _is_copy(target, origin.fingerprint, wanted):
+                    data = partial / "data"
+                    shutil.rmtree(data, ignore_errors=True)
+                    data.mkdir()
+                    copied = {name: _copy(dataset[name], data, dtype, scale_axis, block_bytes) for name in names}
+                    content = {
+                        "format": _FORMAT,
+                        "store": _origin_path(store),
+                        "fingerprint": origin.fingerprint,
+                        "made_with": wanted,
+                        "variables": copied,
+                    }
+                    (data / MANIFEST_NAME).write_text(json.dumps(content, indent=1) + "\n")
+                    if target.exists():
+                        shutil.rmtree(target)
+                    data.rename(target)
+                shutil.rmtree(partial)
         except OSError as error:
             raise StoreError(f"cannot write the flat copy {target}: {error.strerror} ({error.filename})") from error
     return target
+
+
+def _is_copy(path: Path, fingerprint: str, made_with: dict[str, Any]) -> bool:
+    """Whether a finished copy of just this is there."""
+    if not is_flat(path):
+        return False
+    content = _content(path)
+    return bool(content["fingerprint"] == fingerprint and content["made_with"] == made_with)
 
 
 def is_flat(path: PathLike) -> bool:

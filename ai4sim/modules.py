@@ -1,5 +1,6 @@
 """The LightningModule that all use cases share: optimiser, schedule, and what its checkpoints carry."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ai4sim.errors import InputError
 from ai4sim.experiment import MODEL_CONFIG
 from ai4sim.schedules import CosineSchedule
 
@@ -42,7 +44,10 @@ class ExperimentModule(LightningModule):
         optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
         if self.schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise InputError("model.schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        steps = int(steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},

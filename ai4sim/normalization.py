@@ -1,6 +1,7 @@
 """Statistics gathered in one streaming pass, and the modules that carry them in a checkpoint."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ai4sim.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class NotFittedError(InputError):
@@ -33,6 +36,18 @@ class FeatureStatistics:
     std: NDArray[np.float64]
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
+
+    def usable_std(self, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """The standard deviations, with 1 where a feature does not vary: below 1e-12 of its largest size.
+
+        Args:
+            names: of the features; given, a warning names those that do not vary.
+        """
+        constant = self.std <= 1e-12 * np.maximum(np.abs(self.minimum), np.abs(self.maximum))
+        if names is not None and constant.any():
+            listed = ", ".join(name for name, still in zip(names, constant, strict=True) if still)
+            logger.warning("constant in the training rows, and left unscaled: %s", listed)
+        return np.where(constant, 1.0, self.std)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for a manifest."""
@@ -106,7 +121,7 @@ class RunningStatistics:
 class Normalizer(nn.Module):
     """Standardises the last axis, ``(x - mean) / std``, with statistics that live in the checkpoint.
 
-    Freshly built it holds NaN and refuses to work, so that a model can never train or predict with
+    Freshly built it holds NaN, and :meth:`require_fitted` refuses it, so that a model can never train or predict with
     statistics that nobody set.
 
     Args:

@@ -40,10 +40,12 @@ class PredictionWriter(Callback):
     samples' row numbers as the loader gave them, which are found again in the template's coordinate ``row``.
 
     Args:
-        path: the store to make; given, it must not exist yet. By default ``predictions.zarr`` in the run's folder.
+        path: the store to make; given, it must not exist yet. By default ``predictions.zarr`` in the run's folder,
+            where it takes the place of what a run that is now resumed may have left.
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self._given = path
         self.path = path
         self._group: zarr.Group | None = None
         self._rows: NDArray[np.int64] = np.empty(0, np.int64)
@@ -57,15 +59,15 @@ class PredictionWriter(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, Predictable) or trainer.fast_dev_run:  # type: ignore[attr-defined] # set by the connector
             return
-        if self.path is None:
+        if self._given is None:
             assert trainer.log_dir is not None
             self.path = Path(trainer.log_dir) / "predictions.zarr"
+        elif self._given.exists():
+            raise InputError(f"{self._given} exists already: remove it or name another output")
         template = data.prediction_template(stage)
         template.attrs["model"] = getattr(trainer.lightning_module, "label", type(trainer.lightning_module).__name__)
         self._rows = template["row"].values
         if trainer.is_global_zero:
-            if self.path.exists():
-                raise InputError(f"{self.path} exists already: remove it or name another output")
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.parent.mkdir(parents=True, exist_ok=True)
             template.to_zarr(self._partial, mode="w", compute=False, zarr_format=3, consolidated=False)
@@ -99,6 +101,7 @@ class PredictionWriter(Callback):
         trainer.strategy.barrier("predictions are written")
         if trainer.is_global_zero:
             assert self.path is not None
+            shutil.rmtree(self.path, ignore_errors=True)
             self._partial.replace(self.path)
         trainer.strategy.barrier("predictions are in place")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 from rich.console import Console
 
 
@@ -19,11 +19,14 @@ def training_callbacks(trainer: Namespace) -> list[Callback]:
         trainer: the configuration's ``trainer`` section, instantiated.
     """
     given = trainer.get("callbacks") or []
-    callbacks: list[Callback] = [LearningRateMonitor("epoch")]
+    callbacks: list[Callback] = []
+    if trainer.get("logger") is not False and not any(isinstance(callback, LearningRateMonitor) for callback in given):
+        callbacks.append(LearningRateMonitor("epoch"))
     wanted = trainer.get("enable_checkpointing") is not False and not trainer.get("fast_dev_run")
     if wanted and not any(isinstance(callback, ModelCheckpoint) for callback in given):
         callbacks.append(ModelCheckpoint(monitor="val_loss", filename="best", save_last=True))
-    if sys.stdout.isatty() and trainer.get("enable_progress_bar") is not False:
+    shows = sys.stdout.isatty() and trainer.get("enable_progress_bar") is not False
+    if shows and not any(isinstance(callback, ProgressBar) for callback in given):
         callbacks.append(RichProgressBar(leave=False))
     return callbacks
 

@@ -16,7 +16,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from math import ceil, prod
 from typing import Any, Protocol
@@ -70,7 +70,10 @@ class BatchReader:
         self.chunk_rows = 1
         self._opened: tuple[int, _Reader] | None = None
         if is_flat(self.path):
-            flat = open_flat(self.path)[variable]
+            copied = open_flat(self.path)
+            if variable not in copied:
+                raise StoreError(f"the flat copy {self.path} has no variable {variable!r}; it has {', '.join(copied)}")
+            flat = copied[variable]
             self.shape, self.dtype = flat.shape, np.dtype(np.float32)
         else:
             blocks = open_blocks(self.path, variable)
@@ -266,7 +269,13 @@ class _CachedReader:
                 slot = self._latest.pop(oldest)
                 self._slot_of[oldest] = -1
             missing.append((block, slot))
-        _for_each(lambda item: self._blocks.read_block(item[0], self._slots[item[1]]), missing, self._threads)
+        try:
+            _for_each(lambda item: self._blocks.read_block(item[0], self._slots[item[1]]), missing, self._threads)
+        except BaseException:
+            # some slots now hold parts of other blocks
+            self._latest.clear()
+            self._slot_of[:] = -1
+            raise
         for block, slot in missing:
             self._latest[block] = slot
             self._slot_of[block] = slot
@@ -274,8 +283,10 @@ class _CachedReader:
 
 def _for_each(work: Callable[[Any], None], items: Sequence[Any], threads: int) -> None:
     if threads > 1 and len(items) > 1:
-        for _ in _pool(os.getpid(), threads).map(work, items):
-            pass
+        tasks = [_pool(os.getpid(), threads).submit(work, item) for item in items]
+        wait(tasks)  # all of them, also after an error: they write into the caller's arrays
+        for task in tasks:
+            task.result()
     else:
         for item in items:
             work(item)

@@ -8,7 +8,22 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from ai4sim.errors import InputError
+
 Indices = npt.NDArray[np.int64]
+
+
+def evaluation_batch_size(n_rows: int, batch_size: int, world_size: int) -> int:
+    """A size up to ``batch_size`` with which every process has at least one batch of an evaluation.
+
+    A process without a batch would not join the others in their reductions.
+
+    Raises:
+        InputError: there are fewer rows than processes.
+    """
+    if n_rows < world_size:
+        raise InputError(f"{n_rows} rows cannot be shared out over {world_size} processes; take fewer devices")
+    return min(batch_size, n_rows // world_size)
 
 
 class BlockBatchSampler:

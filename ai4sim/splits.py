@@ -123,10 +123,10 @@ def _is_period(given: Any) -> bool:
 
 
 def _merged(ranges: Sequence[tuple[int, int]]) -> list[slice]:
-    """Join ranges that follow each other without a gap, and drop empty ones."""
+    """Join ranges that follow each other without a gap, and drop empty ones: periods that the gap has used up."""
     merged: list[slice] = []
     for start, stop in ranges:
-        if start == stop:
+        if start >= stop:
             continue
         if merged and merged[-1].stop == start:
             merged[-1] = slice(merged[-1].start, stop)

@@ -11,7 +11,6 @@ a killed preparation goes on where it was. The manifest is written last, then th
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import shutil
@@ -30,6 +29,7 @@ from dask.callbacks import Callback
 from dask.delayed import delayed
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from ai4sim.atomic import exclusive
 from ai4sim.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -156,6 +156,7 @@ def build_store(
     if known is not None and known.fingerprint == manifest.fingerprint:
         return known
     check_regions(template, regions)
+    fingerprint = manifest.fingerprint
     manifest = replace(manifest, variables=_describe_variables(template))
 
     local = is_local(filesystem)
@@ -163,7 +164,14 @@ def build_store(
     data = f"{work}/data" if local else root
     identity = json.dumps([manifest.fingerprint, _identity(template, regions)], sort_keys=True, default=plain)
     needed = sum(variable.nbytes for variable in template.variables.values())
-    with _clear_errors(str(path), root, local, needed), _exclusive(work, local, str(path)):
+    if local and _is_foreign(Path(root)):
+        raise StoreError(f"{path} holds files that are no store made here: remove them or name another folder")
+    lock = exclusive(Path(work), str(path)) if local else contextlib.nullcontext()
+    with _clear_errors(str(path), root, local, needed), lock:
+        # another process may have made it meanwhile
+        if local and (known := _known_manifest(path)) is not None and known.fingerprint == fingerprint:
+            filesystem.rm(work, recursive=True)
+            return known
         _start(filesystem, work, data, identity, template, needed, str(path), local)
         todo = [
             (region, marker)
@@ -232,21 +240,6 @@ def _identity(template: xr.Dataset, regions: Sequence[Region]) -> list[Any]:
     encodings = {name: repr(variable.encoding) for name, variable in filled_by_regions(template).items()}
     bounds = [[region.name, {d: [s.start, s.stop] for d, s in region.slices.items()}] for region in regions]
     return [_describe_variables(template), encodings, bounds]
-
-
-@contextlib.contextmanager
-def _exclusive(work: str, local: bool, path: str) -> Iterator[None]:
-    """Keep a second process on this machine from making the same store at the same time."""
-    if not local:
-        yield
-        return
-    Path(work).mkdir(parents=True, exist_ok=True)
-    with (Path(work) / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another process is preparing {path}; wait for it to end") from None
-        yield
 
 
 def _start(
@@ -336,6 +329,11 @@ def _consolidate(target: str) -> None:
         # one small file instead of a listing: what remote readers need; readers that do not know it ignore it
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(target)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder holds something that was not made here and must not be replaced."""
+    return folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).exists()
 
 
 def _move_in_place(data: str, root: str) -> None:

@@ -53,12 +53,15 @@ def rates_in_turns(
     """
     counts = {}
     for name, call in calls.items():
+        start = time.perf_counter()
         call()  # first touch of memory, caches and compiled code
         synchronize()
-        start = time.perf_counter()
-        call()
-        synchronize()
-        counts[name] = max(1, round(seconds / (time.perf_counter() - start)))
+        counts[name] = 1
+        if time.perf_counter() - start < 10 * seconds:
+            start = time.perf_counter()
+            call()
+            synchronize()
+            counts[name] = max(1, round(seconds / (time.perf_counter() - start)))
     rates: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

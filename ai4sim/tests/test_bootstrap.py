@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from ai4sim.verification import (
+    bias,
     block_bootstrap,
     block_labels,
     bootstrap_difference,
@@ -207,3 +208,11 @@ def test_expansion_vanishes_for_many_blocks():
     tails: list[Any] = [_expanded_tail(blocks, 0.95) for blocks in (5, 20, 100, 100_000)]
     assert tails == sorted(tails)
     assert tails[-1] == pytest.approx(0.025, rel=1e-3)
+
+
+def test_skill_of_a_metric_that_misses_on_either_side_counts_the_distance():
+    error = errors(15, 10, seed=0)
+    target = errors(15, 10, seed=1)
+    small, large = (statistics_of(error - error.mean() + shift, target) for shift in (1.0, -5.0))
+    assert float(bootstrap_skill(large, small, bias, seed=0).value) == pytest.approx(-4.0)
+    assert float(bootstrap_skill(small, large, bias, seed=0).value) == pytest.approx(0.8)

@@ -48,3 +48,9 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path):
 def test_unknown_format_is_named(tmp_path):
     with pytest.raises(InputError, match=r"net\.pb: use the suffix \.onnx or \.pt2"):
         export_network(Net(), torch.randn(32, 5), tmp_path / "net.pb")
+
+
+def test_a_file_that_gives_nan_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ai4sim.export.load_exported", lambda path: lambda x: np.full((len(x), 3), np.nan, np.float32))
+    with pytest.raises(ExportError, match="differs from the eager network by nan"):
+        export_network(Net(), torch.randn(32, 5), tmp_path / "net.pt2")

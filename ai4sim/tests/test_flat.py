@@ -1,6 +1,7 @@
 import errno
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,26 @@ def test_memory_is_bounded_by_the_block(tmp_path):
         tracemalloc.stop()
     # a block, its float64 form and the packed one
     assert peak < 8 * 2**20 < values.nbytes / 2
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path):
+    store = make_store(tmp_path / "s.zarr")
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    for target in (folder, store):
+        with pytest.raises(StoreError, match="holds files that are no flat copy"):
+            make_flat(store, target)
+    assert (folder / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(StoreError, match="holds files that are no store made here"):
+        make_store(folder)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_two_threads_that_make_the_same_copy_leave_a_whole_one(tmp_path):
+    store = make_store(tmp_path / "s.zarr")
+    with ThreadPoolExecutor(2) as pool:
+        for task in [pool.submit(make_flat, store, tmp_path / "flat", block_bytes=64) for _ in range(2)]:
+            task.result()
+    np.testing.assert_array_equal(open_flat(tmp_path / "flat")["x"].rows(), ARRAYS["x"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flat", "s.raw", "s.zarr"]

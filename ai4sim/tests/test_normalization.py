@@ -80,3 +80,13 @@ def test_scale_removes_no_mean():
     scale = Scale(2).fit([2.0, 4.0])
     torch.testing.assert_close(scale(torch.tensor([4.0, 4.0])), torch.tensor([2.0, 1.0]))
     torch.testing.assert_close(scale.inverse(torch.ones(2)), torch.tensor([2.0, 4.0]))
+
+
+def test_features_that_do_not_vary_are_left_unscaled_and_named(caplog):
+    rows = np.tile([1e5 / 3, 0.0, 2.0], (1000, 1))
+    rows[:, 2] += np.random.default_rng(0).normal(0, 1, 1000)
+    statistics = RunningStatistics(3).update(rows).result()
+    std = statistics.usable_std(["surface pressure", "mask", "wind"])
+    np.testing.assert_array_equal(std[:2], 1.0)
+    assert std[2] == pytest.approx(rows[:, 2].std())
+    assert caplog.messages == ["constant in the training rows, and left unscaled: surface pressure, mask"]

@@ -276,3 +276,36 @@ def test_variables_of_different_length_are_refused(tmp_path):
     (path / "x" / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match=r"differ in their number of rows: \{'x': 40, 'label': 53\}"):
         open_arrays(path, ["x", "label"])
+
+
+def get(reader, rows):
+    out = np.empty((len(rows), *reader.shape[1:]), reader.dtype)
+    reader.read(np.array(rows), out)
+    return out
+
+
+def test_after_a_read_error_no_row_comes_from_another_block(tmp_path):
+    source = tmp_path / "raw"
+    source.write_text("a")
+    store = make_store(tmp_path / "s.zarr", source, chunks={"sample": 8})
+    reader = BatchReader(store, "x", cache_bytes=3 * 8 * 7 * 4, threads=2)  # three blocks
+    get(reader, [0, 9, 17])
+    chunk = Path(store) / "x" / "c" / "3" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:9])
+    with pytest.raises(StoreError, match="damaged"):
+        get(reader, [9, 25])
+    chunk.write_bytes(whole)
+    for rows in ([5, 33], [9, 17, 25], [0, 41, 52]):
+        np.testing.assert_array_equal(get(reader, rows), ARRAYS["x"][rows])
+
+
+def test_a_store_that_is_removed_or_replaced_under_a_reader_is_an_error(tmp_path):
+    source = tmp_path / "raw"
+    source.write_text("a")
+    store = Path(make_store(tmp_path / "s.zarr", source, chunks={"sample": 1}))
+    reader = BatchReader(str(store), "z")
+    assert np.isnan(get(reader, [10])).all()  # nothing but the fill value: there is no file
+    store.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="was removed or made anew while it was read"):
+        get(reader, [3])

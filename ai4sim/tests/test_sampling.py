@@ -3,7 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ai4sim.sampling import BlockBatchSampler
+from ai4sim.errors import InputError
+from ai4sim.sampling import BlockBatchSampler, evaluation_batch_size
 
 
 def rows_of(sampler) -> np.ndarray:
@@ -114,3 +115,17 @@ def test_lightning_finds_set_epoch():
 def test_mistakes_are_named(ranges, options, message):
     with pytest.raises(ValueError, match=message):
         BlockBatchSampler(ranges, **{"batch_size": 2} | options)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "world_size", "size"), [(2100, 1, 2100), (2100, 2, 1050), (10, 4, 2), (9000, 2, 4096)]
+)
+def test_every_process_has_a_batch_of_an_evaluation(n_rows, world_size, size):
+    assert evaluation_batch_size(n_rows, 4096, world_size) == size
+    for rank in range(world_size):
+        assert len(BlockBatchSampler(n_rows, size, rank=rank, world_size=world_size)) >= 1
+
+
+def test_fewer_rows_than_processes_are_an_error():
+    with pytest.raises(InputError, match="3 rows cannot be shared out over 4 processes"):
+        evaluation_batch_size(3, 4096, 4)

@@ -90,3 +90,14 @@ def test_a_period_inside_an_earlier_long_one_overlaps_it():
     assert split_by_periods(TIMES, periods)["a"] == [slice(0, 50)]
     with pytest.raises(SplitError, match="times must increase, but row 1"):
         split_by_periods(TIMES[[1, 0, 2]], periods)
+
+
+def test_a_period_that_the_gap_uses_up_is_no_rows():
+    periods = {
+        "train": ("2000-01-01", "2000-01-11"),
+        "validation": [("2000-01-11", "2000-01-13"), ("2000-01-20", "2000-01-25")],
+    }
+    gap = np.timedelta64(5, "D")
+    assert split_by_periods(TIMES, periods, gap=gap)["validation"] == [slice(19, 24)]
+    with pytest.raises(SplitError, match="split 'validation' has no rows"):
+        split_by_periods(TIMES, {**periods, "validation": ("2000-01-11", "2000-01-13")}, gap=gap)

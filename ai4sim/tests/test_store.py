@@ -4,12 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,12 +341,24 @@ def test_too_little_space_is_announced_before(tmp_path, source, monkeypatch, cap
     assert "needs up to 0.00 GB (3800 bytes) before compression, and 0.00 GB (100 bytes) are free" in caplog.text
 
 
-def test_two_processes_do_not_prepare_the_same_store(tmp_path, source):
-    (tmp_path / "s.zarr.partial").mkdir()
-    with (tmp_path / "s.zarr.partial" / "lock").open("w") as lock:
+def test_a_second_process_waits_and_finds_the_store_made(tmp_path, source, caplog):
+    log: list[str] = []
+    work = tmp_path / "s.zarr.partial"
+    work.mkdir()
+    with (work / "lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match=r"another process is preparing .*s\.zarr"):
-            build(tmp_path / "s.zarr", source)
+        waiting = pool.submit(build, tmp_path / "s.zarr", source, make_regions(log=log))
+        while "another process is making" not in caplog.text:
+            assert not waiting.done()
+            time.sleep(0.01)
+        # what the other process does: make the store and remove its folder
+        made = build(tmp_path / "elsewhere.zarr", source)
+        (tmp_path / "elsewhere.zarr").rename(tmp_path / "s.zarr")
+        shutil.rmtree(work)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert waiting.result(timeout=60) == made
+    assert not log
+    assert not work.exists()
 
 
 def test_missing_unfinished_and_damaged_stores_are_told_apart(tmp_path, source):

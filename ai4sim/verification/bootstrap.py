@@ -129,9 +129,9 @@ def bootstrap_skill(
     seed: int,
     level: float = 0.95,
 ) -> Interval:
-    """Skill against a baseline, (m_baseline - m) / (m_baseline - m_perfect), with its interval.
+    """Skill against a baseline, 1 - |m - m_perfect| / |m_baseline - m_perfect|, with its interval.
 
-    The skill score is that of Wilks 2019, eq. 9.4.
+    The skill score is that of Wilks 2019, eq. 9.4, for metrics that miss the perfect value on either side too.
 
     Args:
         model: sums with a dimension `block`.
@@ -153,8 +153,8 @@ def bootstrap_skill(
 
     def skill(values: Sequence[xr.DataArray]) -> xr.DataArray:
         own, reference = values
-        gap = reference - perfect
-        return (reference - own) / gap.where(gap != 0)
+        gap = abs(reference - perfect)
+        return (gap - abs(own - perfect)) / gap.where(gap != 0)
 
     result = _intervals([model, baseline], skill, metric, n_resamples, seed, level)
     return Interval(*(part.rename(f"{part.name}_skill").assign_attrs(units="1") for part in result))
