@@ -136,7 +136,7 @@ def fit_statistical(blocks: Iterable[tuple[Float64, Float64]], layout: ColumnLay
     xx -= count * np.outer(mean_x, mean_x)
     xy -= count * np.outer(mean_x, mean_y)
     std = np.sqrt(np.diag(xx) / count)
-    std = np.where(std > 0, std, 1.0)
+    std = np.where(std > 1e-12 * np.abs(mean_x + shift_x), std, 1.0)
     gram = xx / np.outer(std, std) + RIDGE_PENALTY * np.eye(len(std))
     weights = np.linalg.solve(gram, xy / std[:, None])
     mean = MeanProfile(layout, mean_y + shift_y)

@@ -1,7 +1,9 @@
 """The use case's data module: raw files found or made, processed, and given out in batches."""
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +20,14 @@ from ai4sim.flat import make_flat
 from ai4sim.loading import BatchDataset, BatchLoader, BlockBatchSampler
 from ai4sim.manifest import Manifest
 from ai4sim.normalization import FeatureStatistics
+from ai4sim.sampling import evaluation_batch_size
 from ai4sim.splits import check_members
 from ai4sim.store import open_store, read_manifest
 from weather_forecast.gwd import config, prepare
 from weather_forecast.gwd.demo import DemoSettings, write_demo
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.levels import get_grid
-from weather_forecast.gwd.raw import RawFile, find_file
+from weather_forecast.gwd.raw import RawFile, bad_rows, find_file
 from weather_forecast.gwd.spectrum import SchemeParameters
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,9 @@ class GwdData(LightningDataModule):
         demo: makes the raw files when they are missing.
         layout: order and number of features; further scalars such as ``lat`` are taken from the files' auxiliaries.
         grid: the levels' vertical grid, ``L91``, ``L137`` or a CSV file of (a, b).
-        truth: parameters of the scheme that made the targets, as far as known; the reference baseline uses them.
+        truth: parameters of the scheme that made the targets, or come nearest to it: the reference of the scorecard
+            uses them; by default those of the demo.
+        truth_is_exact: whether the targets are that scheme's own, so that the reference is what can be attained.
         batch_size: columns per training batch (and rank).
         eval_batch_size: columns per batch of validation, test and prediction.
         reader: ``zarr`` reads the processed store, ``float32`` or ``int16`` a flat copy of it that is made once.
@@ -71,6 +76,7 @@ class GwdData(LightningDataModule):
         layout: ColumnLayout | None = None,
         grid: str = "L91",
         truth: SchemeParameters | None = None,
+        truth_is_exact: bool = True,
         batch_size: int = 256,
         eval_batch_size: int = 4096,
         reader: Literal["zarr", "float32", "int16"] = "zarr",
@@ -90,7 +96,9 @@ class GwdData(LightningDataModule):
         self.demo = demo
         self.layout = layout or ColumnLayout()
         self.grid = grid
-        self.truth = truth or SchemeParameters()
+        made = SchemeParameters() if demo is None else SchemeParameters(n_azimuths=demo.azimuths, n_speeds=demo.speeds)
+        self.truth = truth or made
+        self.truth_is_exact = truth_is_exact
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.reader = reader
@@ -111,7 +119,6 @@ class GwdData(LightningDataModule):
         """Make what is missing: demo files, processed store, flat copy."""
         if self.trainer is not None and self.trainer.predicting:
             self._input_file()
-        if self.predicts:
             return
         if self.demo is not None:
             write_demo(self.raw, self.demo, self.splits)
@@ -123,7 +130,6 @@ class GwdData(LightningDataModule):
                 self._raw_files(),
                 layout=self.layout,
                 grid=self.grid,
-                truth=self.truth,
                 on_bad_rows=self.on_bad_rows,
                 scheduler=self.scheduler,
             )
@@ -136,11 +142,6 @@ class GwdData(LightningDataModule):
         return files if self.test_files is None else {**files, "test": self.test_files}
 
     @property
-    def predicts(self) -> bool:
-        """Whether this run only predicts for an input file."""
-        return self.predict_input is not None
-
-    @property
     def _source(self) -> Path:
         return self.store if self.reader == "zarr" else self.store.with_suffix(f".{self.reader}")
 
@@ -150,7 +151,7 @@ class GwdData(LightningDataModule):
         Raises:
             InputError: the store holds columns of another layout.
         """
-        if self.predicts:
+        if stage == "predict":
             return
         self.manifest = read_manifest(self.store)
         stored = ColumnLayout(self.manifest.settings["n_levels"], tuple(self.manifest.settings["scalars"]))
@@ -182,15 +183,15 @@ class GwdData(LightningDataModule):
     # -- processed to batches
 
     def _loader(self, split: Split, *, batch_size: int, shuffle: bool) -> BatchLoader:
-        trainer = self.trainer
+        rank, world_size = self._processes
         sampler = BlockBatchSampler(
             [self.rows(split)],
             batch_size,
             shuffle=shuffle,
             block=prepare.CHUNK_ROWS,
             seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            rank=rank,
+            world_size=world_size,
         )
         return BatchLoader(self._dataset, sampler, num_workers=self.num_workers)
 
@@ -200,18 +201,26 @@ class GwdData(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Validation batches in order."""
-        return self._loader("validation", batch_size=self.eval_batch_size, shuffle=False)
+        return self._loader("validation", batch_size=self._evaluation_batch(self.rows("validation")), shuffle=False)
 
     def test_dataloader(self) -> BatchLoader:
         """Test batches in order."""
-        return self._loader("test", batch_size=self.eval_batch_size, shuffle=False)
+        return self._loader("test", batch_size=self._evaluation_batch(self.rows("test")), shuffle=False)
+
+    def _evaluation_batch(self, rows: slice) -> int:
+        return evaluation_batch_size(rows.stop - rows.start, self.eval_batch_size, self._processes[1])
+
+    @property
+    def _processes(self) -> tuple[int, int]:
+        """Number of this process, and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of the input file, shared out over the processes by whole batches."""
         file = self._input_file()
-        batches = RawBatches(file, self.eval_batch_size)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world))
+        batches = RawBatches(file, self._evaluation_batch(slice(0, file.n_rows)), self.on_bad_rows)
+        rank, world_size = self._processes
+        return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world_size))
 
     def _input_file(self) -> RawFile:
         if self.predict_input is None:
@@ -228,7 +237,12 @@ class GwdData(LightningDataModule):
                 names = [name for name in ("block", *config.AUXILIARIES) if name in store]
                 part = store[names].isel(sample=self.rows("test"))
                 coords: dict[str, Any] = {name: ("sample", part[name].values) for name in names}
-            attrs = {"title": "emulated gravity-wave drag", "store": str(self.store)}
+            attrs = {
+                "title": "emulated gravity-wave drag",
+                "store": str(self.store),
+                "truth": json.dumps(asdict(self.truth)),
+                "truth_is_exact": int(self.truth_is_exact),
+            }
             extra: tuple[str, ...] = ("rotation_error", "galilean_error")
         else:
             rows = np.arange(self._input_file().n_rows)
@@ -248,9 +262,10 @@ class GwdData(LightningDataModule):
 
     def _empty_variables(self, n: int, diagnostics: Sequence[str]) -> dict[str, Any]:
         names = {"dudt": "eastward", "dvdt": "northward"}
+        batch = self._evaluation_batch(slice(0, n))
         variables: dict[str, Any] = {}
         for name, direction in names.items():
-            values = dask.array.zeros((n, self.layout.n_levels), dtype=np.float32, chunks=(self.eval_batch_size, -1))
+            values = dask.array.zeros((n, self.layout.n_levels), dtype=np.float32, chunks=(batch, -1))
             attrs = {
                 "units": "m s-2",
                 "long_name": f"tendency of the {direction} wind due to non-orographic gravity waves",
@@ -260,25 +275,46 @@ class GwdData(LightningDataModule):
         for name in diagnostics:
             variables[name] = (
                 "sample",
-                dask.array.zeros(n, dtype=np.float32, chunks=self.eval_batch_size),
+                dask.array.zeros(n, dtype=np.float32, chunks=batch),
                 {"units": "m s-2"},
             )
         return variables
 
 
 class RawBatches(Dataset[dict[str, torch.Tensor]]):
-    """Consecutive batches of a raw file's columns: ``x`` (B, n_inputs) and ``index`` (B,)."""
+    """Consecutive batches of a raw file's columns: ``x`` (B, n_inputs) and ``index`` (B,).
 
-    def __init__(self, file: RawFile, batch_size: int) -> None:
+    Args:
+        file: the file.
+        batch_size: columns per batch.
+        on_bad_rows: ``raise`` names the first impossible row; ``drop`` gives NaN in its place and says how many.
+    """
+
+    def __init__(self, file: RawFile, batch_size: int, on_bad_rows: prepare.BadRows = "raise") -> None:
         self.file = file
         self.batch_size = batch_size
+        self.on_bad_rows = on_bad_rows
 
     def __len__(self) -> int:
         return -(-self.file.n_rows // self.batch_size)
 
     def __getitem__(self, batch: int) -> dict[str, torch.Tensor]:
-        """One whole batch."""
+        """One whole batch.
+
+        Raises:
+            InputError: a row cannot be true.
+        """
         start = batch * self.batch_size
         stop = min(start + self.batch_size, self.file.n_rows)
         x = self.file.read(start, stop)["x"]
+        wrong, reason = bad_rows(x, None, self.file.layout)
+        if wrong.any():
+            text = f"{self.file.path}: {int(wrong.sum())} impossible rows among rows {start} to {stop}"
+            if self.on_bad_rows == "raise":
+                raise InputError(
+                    f"{text}; the first is row {start + int(np.argmax(wrong))}, where {reason}. "
+                    "Mend the file, or set --data.on_bad_rows drop to have NaN predicted for them"
+                )
+            logger.warning("%s: NaN is predicted for them", text)
+            x[wrong] = np.nan
         return {"x": torch.from_numpy(x), "index": torch.arange(start, stop)}

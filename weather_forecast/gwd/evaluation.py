@@ -1,5 +1,6 @@
 """From a run's predictions to its scorecard, scores by level and figures; knows nothing of torch."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +72,9 @@ def evaluate(folder: Path) -> Scorecard:
     with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
         samples = TestSamples(predictions)
         statistics = samples.statistics()
-        roles: dict[str, Role] = {samples.model: "model", "scheme_without_latitude": "oracle"}
+        roles: dict[str, Role] = {samples.model: "model"}
+        if predictions.attrs["truth_is_exact"]:
+            roles["scheme_without_latitude"] = "oracle"
         scorecard = Scorecard(
             use_case=config.USE_CASE,
             experiment=f"{folder.resolve().parent.name}/{folder.resolve().name}",
@@ -179,7 +182,7 @@ class TestSamples:
     def baselines(self) -> dict[str, Baseline]:
         """All baselines by name, fitted on the training rows where they learn."""
         mean, ridge = fit_statistical(self._training_blocks(), self.layout)
-        truth = SchemeParameters(**read_manifest(self.predictions.attrs["store"]).settings["truth"])
+        truth = SchemeParameters(**json.loads(self.predictions.attrs["truth"]))
         cheap = SchemeParameters(n_azimuths=4, n_speeds=20)
         return {
             "zero": Zero(self.layout),

@@ -40,7 +40,9 @@ class ColumnSkill(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``r2`` over all outputs and ``mean_level_r2`` over levels 1 to L-2 (levels without variation left out)."""
         variation = self.squares - self.total**2 / self.count
-        by_level = 1 - self.squared_error / torch.where(variation > 0, variation, torch.nan)
+        # what is left of a constant after rounding is no variation
+        varies = variation > 1e-12 * self.squares
+        by_level = 1 - self.squared_error / torch.where(varies, variation, torch.nan)
         whole = self.squares.sum() - self.total.sum() ** 2 / self.count.sum()
         return {
             "r2": (1 - self.squared_error.sum() / whole).float(),

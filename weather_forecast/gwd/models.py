@@ -12,10 +12,12 @@ from weather_forecast.gwd import config
 from weather_forecast.gwd.augmentation import random_symmetry
 from weather_forecast.gwd.data import GwdData
 from weather_forecast.gwd.diagnostics import galilean_error, rotation_error
+from weather_forecast.gwd.levels import get_grid
 from weather_forecast.gwd.losses import ScaledMSE, target_scale
 from weather_forecast.gwd.metrics import ColumnSkill
 from weather_forecast.gwd.networks import AzimuthFluxNet
 from weather_forecast.gwd.networks.base import ColumnNetwork
+from weather_forecast.gwd.networks.pressure import LayerPressures
 
 Batch = dict[str, Tensor]
 
@@ -67,7 +69,7 @@ class GwdModule(ExperimentModule):
         """Check that data and network agree, and set the statistics where a fit begins.
 
         Raises:
-            InputError: the data have other levels or features than the network.
+            InputError: the data have other levels or features than the network, or another vertical grid.
             NotFittedError: nothing was ever fitted and no checkpoint is given.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined] # set by the trainer
@@ -78,12 +80,23 @@ class GwdModule(ExperimentModule):
                 f"the network was built for {self.network.layout}, the data have {data.layout}: "
                 "use the network's own data, or train one with model.network.init_args.layout of the data"
             )
+        vertical = get_grid(data.grid)
+        for name, module in self.named_modules():
+            if isinstance(module, LayerPressures) and not module.belongs_to(vertical):
+                raise InputError(
+                    f"{name} was built for other levels than data.grid {data.grid!r}: "
+                    "give the network and the loss the grid of the data"
+                )
         if stage == "fit" and not self.network.inputs.is_fitted:
             inputs, targets = data.statistics("x"), data.statistics("y")
-            std = torch.where(torch.tensor(inputs.std) > 0, torch.tensor(inputs.std), 1.0)
+            std = inputs.usable_std([data.layout.describe(i) for i in range(data.layout.n_inputs)])
             self.network.inputs.fit(inputs.mean, std)
             scale, _ = target_scale(targets.std, data.layout, self.target_scaling, self.target_weight)
             self.network.outputs.fit(scale)
+
+    def on_validation_start(self) -> None:
+        """Refuse to validate what was never fitted."""
+        self.network.inputs.require_fitted()
 
     def on_test_start(self) -> None:
         """Refuse to test what was never fitted."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ai4sim.figures import (
     COLORS,
+    DIVERGING,
     TRUTH_COLOR,
     axis_label,
     decade_levels,
@@ -20,6 +21,7 @@ from ai4sim.figures import (
     pressure_axis,
     save,
     style,
+    symmetric_levels,
 )
 from ai4sim.verification import Scorecard
 
@@ -56,6 +58,7 @@ def plot_all(folder: Path, scorecard: Scorecard, profiles: xr.Dataset, excerpt: 
     }
     if "lat" in excerpt.coords:
         figures["scores_by_latitude"] = plot_latitude_scores(scorecard, [*shown, ORACLE])
+    if {"lat", "doy"} <= set(excerpt.coords):
         for name, (title, days) in SEASONS.items():
             section = zonal_mean(excerpt, days)
             if section is not None:
@@ -108,7 +111,8 @@ def plot_columns(excerpt: xr.Dataset, model: str) -> Figure:
             place = ""
             if "lat" in one.coords:
                 latitude = float(one["lat"])
-                place = f"{abs(latitude):.0f}° {'S' if latitude < 0 else 'N'}, day {float(one['doy']):.0f}, "
+                day = f"day {float(one['doy']):.0f}, " if "doy" in one.coords else ""
+                place = f"{abs(latitude):.0f}° {'S' if latitude < 0 else 'N'}, {day}"
             ax.set_title(f"{place}{names[component]}, RMSE {error[column]:.2f}")
         pressure_axis(axes[0, 0], pressure)
         axes[1, 0].set_ylabel("pressure [hPa]")
@@ -174,3 +178,33 @@ def zonal_mean(excerpt: xr.Dataset, days: tuple[int, int]) -> xr.Dataset | None:
     for name in ("truth", "drag"):
         bands[name].attrs = {"long_name": "zonal drag", "units": excerpt["truth"].attrs["units"]}
     return bands
+
+
+def plot_coupled(result: xr.Dataset) -> Figure:
+    """Time-height sections of the coupled column's wind: scheme above emulator, one column of panels per upwelling.
+
+    Args:
+        result: of :func:`weather_forecast.gwd.stability.compare`.
+    """
+    wind = result["u"].where((result["pressure"] >= 1) & (result["pressure"] <= 100), drop=True)
+    years = wind["time"].values / 365
+    pressure = wind["pressure"].values
+    levels = symmetric_levels(wind, quantile=0.98)
+    with style():
+        figure = new_figure(10.5, 5.4, title="Zonal wind of the coupled equatorial column")
+        axes = figure.subplots(result.sizes["drag"], result.sizes["column"], sharex=True, sharey=True, squeeze=False)
+        for row, name in zip(axes, result["drag"].values, strict=True):
+            for column, ax in enumerate(row):
+                one = wind.sel(drag=name).isel(column=column)
+                image = ax.contourf(years, pressure, one.values.T, levels, cmap=DIVERGING, extend="both")
+                half_period = float(result["half_period"].sel(drag=name).isel(column=column))
+                upwelling = 1000 * float(result["upwelling"][column])
+                found = "no oscillation" if np.isnan(half_period) else f"half-period {half_period:.0f} days"
+                ax.set_title(f"{name}, w* = {upwelling:.1f} mm s⁻¹: {found}")
+        pressure_axis(axes[0, 0], pressure)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("pressure [hPa]")
+        for ax in axes[-1]:
+            ax.set_xlabel("time [years]")
+        figure.colorbar(image, ax=axes, label=axis_label(wind, units="m s-1"), shrink=0.8)
+    return figure

@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -18,11 +18,10 @@ from ai4sim.manifest import Manifest
 from ai4sim.normalization import RunningStatistics
 from ai4sim.schema import Schema, Variable
 from ai4sim.splits import split_by_files
-from ai4sim.store import Region, build_store, make_template
+from ai4sim.store import Region, StoreError, build_store, is_current, make_template, read_manifest
 from weather_forecast.gwd import config
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.raw import RawFile, bad_rows
-from weather_forecast.gwd.spectrum import SchemeParameters
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +126,6 @@ def build(
     *,
     layout: ColumnLayout,
     grid: str,
-    truth: SchemeParameters,
     on_bad_rows: BadRows,
     scheduler: str | None = None,
 ) -> Manifest:
@@ -138,7 +136,6 @@ def build(
         files: raw files of every split.
         layout: of the columns.
         grid: name of the levels' grid, for the record.
-        truth: scheme that made the targets, for the record.
         on_bad_rows: see :class:`RawRows`.
         scheduler: address of a Dask scheduler.
 
@@ -151,6 +148,18 @@ def build(
     """
     opened = {split: [RawFile.open(file, layout) for file in paths] for split, paths in files.items()}
     flat = [file for split in opened.values() for file in split]
+    common = [name for name in config.AUXILIARIES if all(name in file.auxiliaries for file in flat)]
+    described, sources = schema(layout, common), [file.path for file in flat]
+    chosen = {
+        "n_levels": layout.n_levels,
+        "scalars": list(layout.scalars),
+        "features": [layout.describe(i) for i in range(layout.n_inputs)],
+        "grid": grid,
+        "files": {split: [file.name for file in paths] for split, paths in files.items()},
+        "on_bad_rows": on_bad_rows,
+    }
+    if on_bad_rows == "drop" and (known := _find_current(path, described, sources, chosen)):
+        return known  # which rows are good was found out when the store was made
     kept = [find_good_rows(file) if on_bad_rows == "drop" else None for file in flat]
     rows = RawRows(tuple(flat), tuple(kept), on_bad_rows)
 
@@ -159,18 +168,7 @@ def build(
     lengths = {str(file.path): size for file, size in zip(flat, rows.sizes, strict=True)}
     splits = split_by_files(lengths, {split: [str(file.path) for file in members] for split, members in opened.items()})
     ranges = {split: (parts[0].start, parts[0].stop) for split, parts in splits.items()}
-    common = [name for name in config.AUXILIARIES if all(name in file.auxiliaries for file in flat)]
-    described = schema(layout, common)
-    settings = {
-        "n_levels": layout.n_levels,
-        "scalars": list(layout.scalars),
-        "features": [layout.describe(i) for i in range(layout.n_inputs)],
-        "grid": grid,
-        "truth": asdict(truth),
-        "files": {split: [file.name for file in paths] for split, paths in files.items()},
-        "ranges": ranges,
-        "on_bad_rows": on_bad_rows,
-    }
+    settings = {**chosen, "ranges": ranges}
     regions = [
         Region(f"rows {start}", {"sample": slice(start, min(start + REGION_ROWS, n_rows))},
                partial(load_region, rows, start, min(start + REGION_ROWS, n_rows), tuple(common)))
@@ -180,12 +178,22 @@ def build(
         path,
         template=make_template(described, {"sample": n_rows}, {"sample": CHUNK_ROWS}),
         regions=regions,
-        sources=[file.path for file in flat],
+        sources=sources,
         schema=described,
         settings=settings,
         statistics=partial(training_statistics, rows=slice(*ranges["train"])),
         scheduler=scheduler,
     )
+
+
+def _find_current(path: Path, schema: Schema, sources: list[Path], chosen: dict[str, Any]) -> Manifest | None:
+    """The manifest of a store of these sources and settings, whatever rows it has kept; None where there is none."""
+    try:
+        manifest = read_manifest(path)
+    except StoreError:
+        return None
+    settings = {**chosen, "ranges": manifest.settings.get("ranges")}
+    return manifest if is_current(path, schema=schema, sources=sources, settings=settings) else None
 
 
 def load_region(rows: RawRows, start: int, stop: int, auxiliaries: tuple[str, ...]) -> xr.Dataset:

@@ -104,12 +104,12 @@ class RawFile:
         return {"x": np.concatenate([x, *extra], axis=1) if extra else x, **y, **rows}
 
 
-def bad_rows(x: Float, y: Float, layout: ColumnLayout) -> tuple[NDArray[np.bool_], str]:
+def bad_rows(x: Float, y: Float | None, layout: ColumnLayout) -> tuple[NDArray[np.bool_], str]:
     """Rows that cannot be true: NaN, infinite, or outside the physical range.
 
     Args:
         x: (n, n_inputs).
-        y: (n, n_outputs).
+        y: (n, n_outputs), where there are targets.
         layout: names the features.
 
     Returns:
@@ -120,6 +120,7 @@ def bad_rows(x: Float, y: Float, layout: ColumnLayout) -> tuple[NDArray[np.bool_
     for name, (least, most) in config.VALID_RANGE.items():
         low[layout.slice_of(name)], high[layout.slice_of(name)] = least, most
     wrong_x = ~((x >= low) & (x <= high) & np.isfinite(x))  # NaN fails every comparison
+    y = np.zeros((len(x), 1), np.float32) if y is None else y
     wrong_y = ~np.isfinite(y)
     mask = np.asarray(wrong_x.any(axis=1) | wrong_y.any(axis=1))
     if not mask.any():

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ai4sim.errors import InputError
-from weather_forecast.gwd.levels import get_grid
+from weather_forecast.gwd.levels import VerticalGrid, get_grid
 
 
 class LayerPressures(nn.Module):
@@ -48,6 +48,16 @@ class LayerPressures(nn.Module):
     def forward(self, surface_pressure: Tensor) -> Tensor:
         """Half-level pressures (B, L+1) in Pa of columns with ``surface_pressure`` (B, 1) in Pa."""
         return self.a_half + self.b_half * surface_pressure
+
+    def belongs_to(self, grid: VerticalGrid) -> bool:
+        """Whether these are the levels of a vertical grid, to the precision of the buffers."""
+        n = len(self.a_half)
+        if len(grid.a_half) < n:
+            return False
+        return bool(
+            np.allclose(self.a_half.cpu(), grid.a_half[:n], rtol=1e-6)
+            and np.allclose(self.b_half.cpu(), grid.b_half[:n], rtol=1e-6)
+        )
 
     def thickness(self, surface_pressure: Tensor) -> Tensor:
         """Thickness (B, L) in Pa of the layers of columns with ``surface_pressure`` (B, 1) in Pa."""

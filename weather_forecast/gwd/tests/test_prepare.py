@@ -16,7 +16,6 @@ from weather_forecast.gwd.data import GwdData
 from weather_forecast.gwd.demo import DemoSettings, write_demo
 from weather_forecast.gwd.layout import ColumnLayout
 from weather_forecast.gwd.raw import RawFile
-from weather_forecast.gwd.spectrum import SchemeParameters
 
 SPLITS = {"train": ["2015-01-01", "2015-07-30"], "validation": ["2016-06-24"], "test": ["2017-02-19"]}
 TINY = DemoSettings(train=40, validation=10, test=10, times=2, azimuths=4, speeds=20)
@@ -124,9 +123,7 @@ def spoil(path, rows, feature=2 * 63 + 16, value=np.nan):
 
 def build(folder, on_bad_rows="raise"):
     files = {split: [folder / f"{date}.h5" for date in dates] for split, dates in SPLITS.items()}
-    return prepare.build(
-        folder / "out.zarr", files, layout=ColumnLayout(), grid="L91", truth=SchemeParameters(), on_bad_rows=on_bad_rows
-    )
+    return prepare.build(folder / "out.zarr", files, layout=ColumnLayout(), grid="L91", on_bad_rows=on_bad_rows)
 
 
 def test_impossible_rows_are_counted_and_named(tmp_path):
@@ -188,11 +185,10 @@ import json, resource, sys
 from pathlib import Path
 from weather_forecast.gwd import prepare
 from weather_forecast.gwd.layout import ColumnLayout
-from weather_forecast.gwd.spectrum import SchemeParameters
 folder, dates = Path(sys.argv[1]), sys.argv[2].split(",")
 paths = [folder / f"{date}.h5" for date in dates]
 files = {"train": paths[:-2], "validation": paths[-2:-1], "test": paths[-1:]}
-settings = dict(layout=ColumnLayout(), grid="L91", truth=SchemeParameters(), on_bad_rows="raise")
+settings = dict(layout=ColumnLayout(), grid="L91", on_bad_rows="raise")
 prepare.build(folder / f"{len(dates)}.zarr", files, **settings)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -73,9 +73,16 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(runs):
     first, second = (pd.read_csv(runs / name / "version_0" / "scorecard.csv")["value"] for name in ("killed", "whole"))
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
 
+    # a finished run can be trained longer, and is scored again
+    before = (runs / "whole" / "version_0" / "scorecard.csv").read_text()
+    last = runs / "whole" / "version_0" / "checkpoints" / "last.ckpt"
+    main(["fit", "--config", SMOKE, "--trainer.max_epochs", "9", "--name", "whole", "--ckpt_path", str(last), *QUIET])
+    assert torch.load(last, weights_only=True)["epoch"] == 8
+    assert (runs / "whole" / "version_0" / "scorecard.csv").read_text() != before
+
 
 def test_two_processes_test_every_row_once_and_score_as_one(runs):
-    words = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.eval_batch_size", "8"]
+    words = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.eval_batch_size", "4096"]
     process = start("fit", "--config", SMOKE, "--name", "two", "--trainer.max_epochs", "1", *words)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output[-3000:]

@@ -1,6 +1,9 @@
 """The command line from nothing to scorecard, and everything that can come in between."""
 
+import errno
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -10,11 +13,16 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+import zarr
 
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
 from ai4sim.store import open_store
 from weather_forecast.gwd import config
+from weather_forecast.gwd.data import GwdData
+from weather_forecast.gwd.demo import DemoSettings
+from weather_forecast.gwd.evaluation import evaluate
+from weather_forecast.gwd.levels import L91
 from weather_forecast.gwd.trainer import main
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -192,6 +200,57 @@ def test_predict_writes_labelled_netcdf_for_a_raw_file_without_targets(run, work
     assert [path.name for path in tmp_path.glob("*drag*")] == ["drag.nc"]
 
 
+def test_predict_refuses_impossible_columns_or_gives_nan_for_them(run, work, tmp_path, capsys, caplog):
+    with h5py.File(work / "data" / config.USE_CASE / "raw" / "smoke" / "2017-02-19.h5") as source:
+        x = source["x"][()]
+    x[130, 1, 3] = np.nan
+    with h5py.File(tmp_path / "columns.h5", "w") as target:
+        target["x"] = x
+    words = ["--data.predict_input", str(tmp_path / "columns.h5"), "--output", str(tmp_path / "drag.nc")]
+    command = ["predict", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *words, *QUIET]
+    message = fail(capsys, *command)
+    row = x.shape[2] + 3
+    assert "columns.h5: 1 impossible rows among rows 0 to 20; the first is row " in message
+    assert f"{row}, where T level 5 is nan, expected 100 to 350" in message
+    assert not (tmp_path / "drag.nc").exists()
+    main([*command, "--data.on_bad_rows", "drop"])
+    bad = np.isnan(xr.open_dataset(tmp_path / "drag.nc")["dudt"]).any("level").values
+    assert np.flatnonzero(bad).tolist() == [row]
+    assert "NaN is predicted for them" in caplog.text
+
+
+def test_test_samples_with_latitude_but_no_date_are_scored(run, tmp_path):
+    folder = tmp_path / "demo" / "version_0"
+    shutil.copytree(run / "predictions.zarr", folder / "predictions.zarr")
+    shutil.rmtree(folder / "predictions.zarr" / "doy")
+    scorecard = evaluate(folder)
+    before = pd.read_csv(run / "scorecard.csv")
+    value = before.query("split == 'test' and metric == 'r2' and model == 'ridge'")["value"].item()
+    assert scorecard.row("ridge", "r2", split="test")["value"] == pytest.approx(value)
+    assert (folder / "figures" / "scores_by_latitude.png").exists()
+
+
+def test_the_reference_is_an_oracle_only_where_the_labels_are_known_to_be_its_own(run, tmp_path):
+    predictions = xr.open_zarr(run / "predictions.zarr", consolidated=False)
+    assert json.loads(predictions.attrs["truth"])["n_azimuths"] == 4  # the demo's own
+    assert GwdData(demo=DemoSettings(azimuths=16, speeds=50)).truth.n_azimuths == 16
+    shutil.copytree(run / "predictions.zarr", tmp_path / "version_0" / "predictions.zarr")
+    zarr.open_group(tmp_path / "version_0" / "predictions.zarr").attrs["truth_is_exact"] = 0
+    assert evaluate(tmp_path / "version_0").role("scheme_without_latitude") == "baseline"
+    assert pd.read_csv(run / "scorecard.csv")["model"].nunique() == 6
+
+
+def test_a_plugin_network_is_chosen_by_its_bare_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ai4sim_plugin_mine.py").write_text(
+        "from weather_forecast.gwd.networks import MLP\n\n\nclass SomebodysNet(MLP):\n    pass\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", SMOKE, "--model.network", "SomebodysNet", "--print_config"])
+    assert "class_path: ai4sim_plugin_mine.SomebodysNet" in capsys.readouterr().out
+    del sys.modules["ai4sim_plugin_mine"]
+
+
 def test_export_gives_the_predictions_in_physical_units(run, tmp_path):
     for name in ("drag.onnx", "drag.pt2"):
         main(["export", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--output", str(tmp_path / name)])
@@ -220,6 +279,9 @@ def test_mistakes_end_with_a_message_and_status_2(run, tmp_path, capsys):
     message = fail(capsys, "fit", "--config", SMOKE, "--data.layout.n_levels", "93", "--data.grid", "L137")
     assert "x has shape (191, 2, 10) with no axis of length 281" in message
     assert "the model has no statistics" in fail(capsys, "test", "--config", SMOKE)
+    assert "the model has no statistics" in fail(capsys, "validate", "--config", SMOKE)
+    for words in (["fit", "--trainer.limit_test_batches", "2"], ["predict", "--trainer.limit_predict_batches", "0.5"]):
+        assert "predictions are written for all samples" in fail(capsys, *words)
 
 
 def test_unknown_keys_are_named(capsys):
@@ -231,6 +293,24 @@ def test_a_network_of_other_levels_is_refused_before_the_first_batch(run, capsys
     message = fail(capsys, "fit", "--config", SMOKE, f"--model.network={json.dumps(network)}")
     assert "the network was built for ColumnLayout(n_levels=93" in message
     assert "the data have ColumnLayout(n_levels=63" in message
+
+
+def test_a_network_of_another_vertical_grid_is_refused(work, tmp_path, capsys):
+    other = np.stack([L91.a_half * 1.01, L91.b_half], axis=1)
+    np.savetxt(tmp_path / "other.csv", other, delimiter=",", header="a,b", comments="")
+    message = fail(
+        capsys, "fit", "--config", SMOKE, "--data.dataset", "other", "--data.grid", str(tmp_path / "other.csv")
+    )
+    assert "network.pressures was built for other levels than data.grid" in message
+
+
+def test_a_full_disk_says_so(work, monkeypatch, capsys):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch/last.ckpt")
+
+    monkeypatch.setattr("lightning.pytorch.trainer.trainer.Trainer.save_checkpoint", full)
+    message = fail(capsys, "fit", "--config", SMOKE)
+    assert "error: No space left on device: /scratch/last.ckpt. Make room" in message
 
 
 def test_an_unwritable_experiment_folder_says_so(run, work, monkeypatch, capsys):
