@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import xarray as xr
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ai4sim.atomic import atomic_path
 from ai4sim.errors import InputError
@@ -63,7 +65,7 @@ def table(result: xr.Dataset) -> Table:
     """Largest wind, half-period and amplitude of every column, scheme beside emulator."""
     printed = Table(title="coupled equatorial column")
     for heading in ("upwelling [mm s-1]", "drag", "largest wind [m s-1]", "half-period [days]", "amplitude [m s-1]"):
-        printed.add_column(heading, justify="right")
+        printed.add_column(Text(heading), justify="right")
     for column in range(result.sizes["column"]):
         for name in result["drag"].values:
             one = result.sel(drag=name).isel(column=column)
@@ -92,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> int:
         parameters = SchemeParameters(n_azimuths=given.azimuths, n_speeds=given.speeds)
         result = compare(model.network, parameters, ColumnRun(years=given.years))
     except InputError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return 2
     # tables need room: where there is no terminal to ask, take a wide line
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -100,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
     figure = given.figure or given.checkpoint.resolve().parents[1] / "figures" / "coupled.png"
     with atomic_path(figure.with_suffix(".nc")) as partial:
         result.to_netcdf(partial, engine="h5netcdf")
-    console.print(f"figure: {save(plot_coupled(result), figure)}", soft_wrap=True, highlight=False)
+    console.print(f"figure: {save(plot_coupled(result), figure)}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
