@@ -129,7 +129,7 @@ def bootstrap_skill(
     seed: int,
     level: float = 0.95,
 ) -> Interval:
-    """Skill against a baseline, 1 - |m - m_perfect| / |m_baseline - m_perfect|, with its interval.
+    """Skill against a baseline, ``1 - |m - m_perfect| / |m_baseline - m_perfect|``, with its interval.
 
     The skill score is that of Wilks 2019, eq. 9.4, for metrics that miss the perfect value on either side too.
 
