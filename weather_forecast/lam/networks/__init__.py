@@ -1,0 +1,1 @@
+"""Networks of the limited-area use case."""
