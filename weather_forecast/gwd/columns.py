@@ -87,6 +87,8 @@ def generate_columns(
     grid: VerticalGrid = L91,
     doy: ArrayLike | None = None,
     latitude: ArrayLike | None = None,
+    mean_flow: ArrayLike = 1.0,
+    waves: ArrayLike = 1.0,
     cut_at_launch: bool = True,
 ) -> Columns:
     """Draw n columns.
@@ -99,6 +101,9 @@ def generate_columns(
         grid: vertical grid down to the surface.
         doy: day of year, 0..365, one value or (n,); by default uniform.
         latitude: degrees north, one value or (n,); by default uniform over the sphere's area.
+        mean_flow: factor on the winds that carry the waves, one value or (n,); below 1 they are weaker than the
+            climatology's.
+        waves: factor on all resolved waves, likewise.
         cut_at_launch: keep the levels 1..L down to the launch level, as the public data do, instead of all K.
 
     Raises:
@@ -123,12 +128,14 @@ def generate_columns(
     u = _tropospheric_wind(site, z, rng)
     u += _middle_atmosphere_wind(site, z, rng)
     u += _equatorial_oscillations(site, z, rng)
+    u *= np.full(n, mean_flow, float)[:, None]
     v = np.zeros_like(u)
-    for waves in (_planetary_wave, _synoptic_noise, _tide, _inertia_gravity_waves):
-        du, dv, dt = waves(site, z, rng)
-        u += du
-        v += dv
-        t += dt
+    strength = np.full(n, waves, float)[:, None]
+    for wave in (_planetary_wave, _synoptic_noise, _tide, _inertia_gravity_waves):
+        du, dv, dt = wave(site, z, rng)
+        u += strength * du
+        v += strength * dv
+        t += strength * dt
     np.clip(t, 120.0, 330.0, out=t)
 
     surface = config.GRAVITY * elevation[:, 0]

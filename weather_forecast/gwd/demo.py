@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,9 @@ class DemoSettings:
         times: time samples per file, spread over the forecast's 30 days.
         azimuths: azimuths of the truth.
         speeds: phase speeds of the truth.
+        calm: share of the training columns whose mean flow and waves are random fractions of the climatology's.
+            Coupled to a model, a network meets winds that are calmer and smoother than a forecast's, and must know
+            what they do.
         grid: vertical grid, ``L91``, ``L137`` or a CSV file of (a, b).
         seed: of all random draws; each file has a stream of its own.
         format: ``hdf5`` or ``netcdf``, the two forms in which the public data exist.
@@ -48,9 +51,14 @@ class DemoSettings:
     times: int = 10
     azimuths: int = 8
     speeds: int = 32
+    calm: float = 0.2
     grid: str = "L91"
     seed: int = 0
     format: Literal["hdf5", "netcdf"] = "hdf5"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.calm <= 1:
+            raise InputError(f"demo: calm must be a share between 0 and 1, not {self.calm}")
 
     def columns_per_time(self, split: str, n_files: int) -> int:
         """Grid columns of every time sample of a split's files.
@@ -89,13 +97,17 @@ def write_demo(folder: Path, settings: DemoSettings, splits: Mapping[str, Iterab
     for split, dates in splits.items():
         dates = list(dates)
         n_columns = settings.columns_per_time(split, len(dates))
-        jobs += [(folder / f"{day}{'.nc' if settings.format == 'netcdf' else '.h5'}", day, n_columns) for day in dates]
-    missing = [job for job in jobs if not _is_there(job[0], _identity(settings, job[2]))]
+        # scores are over the climatology alone
+        own = settings if split == "train" else replace(settings, calm=0.0)
+        jobs += [
+            (folder / f"{day}{'.nc' if settings.format == 'netcdf' else '.h5'}", day, n_columns, own) for day in dates
+        ]
+    missing = [job for job in jobs if not _is_there(job[0], _identity(job[3], job[2]))]
     if missing:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with ThreadPoolExecutor(2) as pool:
-                written = pool.map(lambda job: write_file(job[0], job[1], job[2], settings), missing)
+                written = pool.map(lambda job: write_file(*job), missing)
                 for _ in track(written, "generating demo columns", total=len(missing)):
                     pass
         except OSError as error:
@@ -111,7 +123,12 @@ def write_file(path: Path, day: str, n_columns: int, settings: DemoSettings) -> 
     moments = [timedelta(hours=step * i) + timedelta(days=start.timetuple().tm_yday - 1) for i in range(settings.times)]
     doy = np.repeat([moment / timedelta(days=1) % 365.0 for moment in moments], n_columns)
 
-    columns = generate_columns(doy.size, rng, grid=get_grid(settings.grid), doy=doy)
+    # a stream of its own: the other columns are the same whatever the share
+    chance = np.random.default_rng([settings.seed, start.toordinal(), 1])
+    calm = chance.random(doy.size) < settings.calm
+    mean_flow, waves = (np.where(calm, chance.random(doy.size) ** power, 1.0) for power in (1, 3))
+
+    columns = generate_columns(doy.size, rng, grid=get_grid(settings.grid), doy=doy, mean_flow=mean_flow, waves=waves)
     drag = gravity_wave_drag(
         columns.u,
         columns.v,

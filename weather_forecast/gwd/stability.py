@@ -38,8 +38,8 @@ def network_as_emulator(network: ColumnNetwork) -> Emulator:
 def compare(network: ColumnNetwork, parameters: SchemeParameters, run: ColumnRun) -> xr.Dataset:
     """Run the coupled column with the scheme and with the network that emulates it.
 
-    The scheme launches the flux of the equator's mean neighbourhood as far as the network can know it: without the
-    tropical reduction, since latitude is no input.
+    The scheme launches the flux of the equator, as it did when it made the labels: latitude is no input of the
+    network, but it knows equatorial columns by their temperature.
 
     Args:
         network: trained on the 63 levels of the run's grid, without further scalars.
@@ -51,7 +51,7 @@ def compare(network: ColumnNetwork, parameters: SchemeParameters, run: ColumnRun
         :func:`~weather_forecast.gwd.coupled.oscillation` finds in it, by ``drag``: ``scheme`` or ``emulator``.
     """
     drags = {
-        "scheme": scheme_as_emulator(parameters, grid=run.grid, layout=network.layout, latitude=None),
+        "scheme": scheme_as_emulator(parameters, grid=run.grid, layout=network.layout, latitude=0.0),
         "emulator": network_as_emulator(network),
     }
     sections = [simulate_column(drag, run, network.layout) for drag in drags.values()]

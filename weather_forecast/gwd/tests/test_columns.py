@@ -151,6 +151,22 @@ def test_input_vectors(columns):
         columns.inputs(ColumnLayout(n_levels=60))
 
 
+def test_weaker_mean_flow_and_waves_leave_the_rest_as_it_is(columns):
+    still = generate_columns(3000, np.random.default_rng(0), mean_flow=0, waves=0)
+    assert not still.u.any()
+    assert not still.v.any()
+    np.testing.assert_array_equal(still.lat, columns.lat)
+    np.testing.assert_array_equal(still.surface_pressure, columns.surface_pressure)
+    half = np.where(np.arange(3000) % 2, 0.5, 1.0)
+    calmer = generate_columns(3000, np.random.default_rng(0), mean_flow=half, waves=half)
+    np.testing.assert_allclose(calmer.u, half[:, None] * columns.u, atol=1e-12)
+    np.testing.assert_allclose(calmer.v, half[:, None] * columns.v, atol=1e-12)
+    # the mean flow alone is smooth and has no meridional wind
+    flow = generate_columns(3000, np.random.default_rng(0), waves=0)
+    assert not flow.v.any()
+    assert np.abs(np.diff(flow.u, 2)).mean() < 0.5 * np.abs(np.diff(columns.u, 2)).mean()
+
+
 def test_bad_arguments():
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match=r"latitude must be within -90\.\.90 degrees, not 95"):

@@ -58,6 +58,22 @@ def test_demo_is_reproducible_by_seed_and_netcdf_holds_the_same_rows(tmp_path):
         np.testing.assert_array_equal(rows[0][name], rows[3][name])
 
 
+def test_calm_columns_are_in_the_training_files_alone(tmp_path):
+    layout = ColumnLayout()
+    files = {
+        calm: write_demo(tmp_path / str(calm), dataclasses.replace(TINY, calm=calm), SPLITS) for calm in (0.0, 0.5)
+    }
+    changed = [
+        (RawFile.open(usual, layout).read(0, 10)["x"] != RawFile.open(calmer, layout).read(0, 10)["x"]).any(axis=1)
+        for usual, calmer in zip(files[0.0], files[0.5], strict=True)
+    ]
+    assert 0 < changed[0].sum() < 10
+    assert not changed[2].any()
+    assert not changed[3].any()
+    with pytest.raises(InputError, match=r"calm must be a share between 0 and 1, not 1\.5"):
+        DemoSettings(calm=1.5)
+
+
 def test_demo_never_takes_other_files_for_its_own(tmp_path):
     files = write_demo(tmp_path, TINY, SPLITS)
     with pytest.raises(InputError, match="made with other demo settings"):
