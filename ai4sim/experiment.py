@@ -150,6 +150,8 @@ def load_model(path: Path | str) -> LightningModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(model_class, "model")
     model = parser.instantiate(parser.parse_object({"model": config["init_args"]})).model
+    # what a module keeps in its checkpoint beside its tensors, as Lightning does when it loads one
+    model.on_load_checkpoint(checkpoint)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:

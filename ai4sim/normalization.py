@@ -74,47 +74,78 @@ class RunningStatistics:
     """
 
     def __init__(self, n_features: int) -> None:
-        self.count = 0
+        self._counts = np.zeros(n_features)
         self.mean = np.zeros(n_features)
         self._m2 = np.zeros(n_features)
         self.minimum = np.full(n_features, np.inf)
         self.maximum = np.full(n_features, -np.inf)
 
-    def update(self, rows: ArrayLike) -> "RunningStatistics":
-        """Add a block of rows of shape (..., n_features)."""
+    @property
+    def count(self) -> int:
+        """Number of rows; with missing values, of the feature that has most."""
+        return int(self._counts.max(initial=0))
+
+    def update(self, rows: ArrayLike, *, skipna: bool = False) -> "RunningStatistics":
+        """Add a block of rows of shape (..., n_features).
+
+        Args:
+            rows: the block.
+            skipna: leave NaN out, for each feature by itself.
+        """
         block = np.asarray(rows, np.float64).reshape(-1, self.mean.size)  # (n, n_features)
-        if len(block):
+        if not block.size:
+            return self
+        missing = np.isnan(block)
+        if skipna and missing.any():
+            counts = len(block) - missing.sum(axis=0)
+            mean = np.where(missing, 0, block).sum(axis=0) / np.maximum(counts, 1)
+            deviation = np.where(missing, 0, block - mean)
+            lowest, highest = (np.where(missing, end, block) for end in (np.inf, -np.inf))
+        else:
+            counts = np.full(self.mean.size, len(block))
             mean = block.mean(axis=0)
             deviation = block - mean
-            self._merge(len(block), mean, np.einsum("ij,ij->j", deviation, deviation))
-            self.minimum = np.minimum(self.minimum, block.min(axis=0))
-            self.maximum = np.maximum(self.maximum, block.max(axis=0))
+            lowest = highest = block
+        self._merge(counts, mean, np.einsum("ij,ij->j", deviation, deviation))
+        self.minimum = np.minimum(self.minimum, lowest.min(axis=0))
+        self.maximum = np.maximum(self.maximum, highest.max(axis=0))
         return self
 
     def merge(self, other: "RunningStatistics") -> "RunningStatistics":
         """Add what another instance has seen."""
         if other.count:
-            self._merge(other.count, other.mean, other._m2)
+            self._merge(other._counts, other.mean, other._m2)
             self.minimum = np.minimum(self.minimum, other.minimum)
             self.maximum = np.maximum(self.maximum, other.maximum)
         return self
 
-    def _merge(self, count: int, mean: NDArray[np.float64], m2: NDArray[np.float64]) -> None:
-        total = self.count + count
+    def scaled(self, factor: ArrayLike) -> "RunningStatistics":
+        """The statistics of the same rows times a positive factor per feature."""
+        factor = np.asarray(factor, np.float64)
+        other = RunningStatistics(self.mean.size)
+        other._counts, other._m2 = self._counts.copy(), self._m2 * factor**2
+        other.mean, other.minimum, other.maximum = (x * factor for x in (self.mean, self.minimum, self.maximum))
+        return other
+
+    def _merge(self, counts: NDArray[Any], mean: NDArray[np.float64], m2: NDArray[np.float64]) -> None:
+        total = np.maximum(self._counts + counts, 1)
         delta = mean - self.mean
-        self._m2 = self._m2 + m2 + delta**2 * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        self._m2 = self._m2 + m2 + delta**2 * (self._counts * counts / total)
+        self.mean = self.mean + delta * (counts / total)
+        self._counts = self._counts + counts
 
     def result(self) -> FeatureStatistics:
         """The statistics of everything seen so far.
 
         Raises:
-            NotFittedError: nothing has been seen.
+            NotFittedError: nothing has been seen, or of some feature nothing but missing values.
         """
+        if self.count and not self._counts.all():
+            empty = np.flatnonzero(self._counts == 0).tolist()
+            raise NotFittedError(f"features {empty} have nothing but missing values in the training rows")
         if self.count == 0:
             raise NotFittedError("no rows were seen: the statistics of an empty training set do not exist")
-        std = np.sqrt(self._m2 / self.count)
+        std = np.sqrt(self._m2 / np.maximum(self._counts, 1))
         return FeatureStatistics(self.count, self.mean.copy(), std, self.minimum.copy(), self.maximum.copy())
 
 

@@ -35,6 +35,33 @@ def test_merging_parts_equals_one_pass_and_empty_blocks_change_nothing(rows):
     assert merged.count == whole.count
 
 
+def test_missing_values_are_left_out_feature_by_feature(rows):
+    rows[::3, 0] = np.nan
+    rows[1000:2000, 1] = np.nan
+    statistics = RunningStatistics(3)
+    for start in range(0, len(rows), 500):
+        statistics.update(rows[start : start + 500], skipna=True)
+    result = statistics.result()
+    np.testing.assert_allclose(result.mean, np.nanmean(rows, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(result.std, np.nanstd(rows, axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(result.minimum, np.nanmin(rows, axis=0))
+    np.testing.assert_array_equal(result.maximum, np.nanmax(rows, axis=0))
+    assert result.count == 5000
+
+
+def test_a_feature_of_nothing_but_missing_values_is_refused(rows):
+    rows[:, 2] = np.nan
+    with pytest.raises(NotFittedError, match=r"features \[2\] have nothing but missing values"):
+        RunningStatistics(3).update(rows, skipna=True).result()
+
+
+def test_statistics_of_scaled_rows(rows):
+    factor = np.array([2.0, 0.5, 10.0])
+    scaled, direct = RunningStatistics(3).update(rows).scaled(factor), RunningStatistics(3).update(rows * factor)
+    for name in ("mean", "std", "minimum", "maximum"):
+        np.testing.assert_allclose(getattr(scaled.result(), name), getattr(direct.result(), name), rtol=1e-10)
+
+
 def test_statistics_of_nothing_do_not_exist():
     with pytest.raises(NotFittedError, match="no rows were seen"):
         RunningStatistics(2).result()
