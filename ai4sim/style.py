@@ -135,7 +135,9 @@ def pressure_axis(ax: Axes, hectopascal: NDArray[np.float64]) -> None:
     """Make the vertical axis one of pressure: in hPa, logarithmic, low pressure (the model top) up."""
     ax.set_yscale("log")
     ax.set_ylim(float(np.nanmax(hectopascal)), float(np.nanmin(hectopascal)))
-    ax.yaxis.set_major_locator(LogLocator(10, numticks=12))
+    # decades alone would leave one or two labels on a short axis
+    short = np.nanmax(hectopascal) / np.nanmin(hectopascal) < 300
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 3) if short else (1,), numticks=12))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("pressure [hPa]")

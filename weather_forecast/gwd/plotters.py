@@ -200,7 +200,9 @@ def plot_coupled(result: xr.Dataset) -> Figure:
                 half_period = float(result["half_period"].sel(drag=name).isel(column=column))
                 upwelling = 1000 * float(result["upwelling"][column])
                 found = "no oscillation" if np.isnan(half_period) else f"half-period {half_period:.0f} days"
-                ax.set_title(f"{name}, w* = {upwelling:.1f} mm s⁻¹: {found}")
+                ax.set_title(f"{name}, w* = {upwelling:.1f} mm s⁻¹")
+                box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
+                ax.text(0.98, 0.04, found, transform=ax.transAxes, ha="right", fontsize="small", bbox=box)
         pressure_axis(axes[0, 0], pressure)
         for ax in axes[:, 0]:
             ax.set_ylabel("pressure [hPa]")
