@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from ai4sim.errors import InputError
 from ai4sim.experiment import (
@@ -127,6 +128,7 @@ class ExperimentCLI(LightningCLI):
         evaluate: makes scorecard and figures from a run's predictions.
         exporter: writes a checkpoint's network to a file: ``exporter(ckpt_path, output)``.
         headline: metrics of the printed scorecard.
+        tables: further tables to print of a scorecard.
         args: arguments in place of the command line's.
     """
 
@@ -139,12 +141,14 @@ class ExperimentCLI(LightningCLI):
         evaluate: Evaluate,
         exporter: Callable[[Path, Path], ExportReport],
         headline: Sequence[str],
+        tables: Callable[[Scorecard], Sequence[Table]] = lambda scorecard: (),
         args: ArgsType = None,
     ) -> None:
         self.use_case = use_case
         self.evaluate = evaluate
         self.exporter = exporter
         self.headline = tuple(headline)
+        self.tables = tables
         # tables need room: where there is no terminal to ask, take a wide line
         self.console = Console(width=None if sys.stdout.isatty() else 120)
         self._stored_model: dict[str, Any] | None = None
@@ -319,7 +323,8 @@ class ExperimentCLI(LightningCLI):
         """Evaluate a run, save and print its scorecard, and say where the figures are."""
         scorecard = self.evaluate(folder)
         scorecard.save(folder)
-        self.console.print(scorecard.table(metrics=self.headline))
+        for table in (scorecard.table(metrics=self.headline), *self.tables(scorecard)):
+            self.console.print(table)
         figures = sorted((folder / "figures").glob("*.png"))
         self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False, markup=False)
         self.console.print(

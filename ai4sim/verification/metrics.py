@@ -48,6 +48,8 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "resolution": MetricInfo("higher", math.nan),
     "ssr": MetricInfo("closer", 1.0),
     "fss": MetricInfo("higher", 1.0),
+    "csi": MetricInfo("higher", 1.0),
+    "frequency_bias": MetricInfo("closer", 1.0),
     "lsd": MetricInfo("lower", 0.0),
     "area_ratio": MetricInfo("closer", 1.0),
     "residual": MetricInfo("lower", 0.0),
@@ -57,7 +59,7 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
 }
 _TITLES: Final[Mapping[str, str]] = {
     "r2": "R²",
-    **{name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "fss", "lsd", "ssr")},
+    **{name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "csi", "fss", "lsd", "ssr")},
 }
 MINUS: Final = "\u2212"
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
