@@ -1,0 +1,7 @@
+"""Readers of raw data sets behind one contract."""
+
+from weather_forecast.lam.accessors.base import DataAccessor, GridInfo, Records
+from weather_forecast.lam.accessors.dummy import DummyAccessor
+from weather_forecast.lam.accessors.titan_zarr import ZarrAccessor
+
+__all__ = ["DataAccessor", "DummyAccessor", "GridInfo", "Records", "ZarrAccessor"]

@@ -1,0 +1,105 @@
+"""Losses over the interior of a limited area, in standardised space.
+
+Predictions and targets are (batch, step, lat, lon, features). Missing targets (NaN) are left out, for each feature by
+itself, and so is the border.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ai4sim.errors import InputError
+from weather_forecast.lam.parameters import Parameter
+
+
+def feature_weights(names: Sequence[str], given: Mapping[str, float] | None = None) -> Tensor:
+    """Weights (F,) of the features: those given, or 1 + level/1000 on pressure levels and 2 elsewhere.
+
+    Raises:
+        InputError: weights are given, but not of just these features.
+    """
+    if given is None:
+        return torch.tensor([Parameter.parse(name).weight for name in names])
+    missing, extra = [n for n in names if n not in given], [n for n in given if n not in names]
+    if missing or extra:
+        raise InputError(f"loss weights must name every feature: missing {missing}, unknown {extra}")
+    return torch.tensor([float(given[name]) for name in names])
+
+
+def interior_mean(values: Tensor, there: Tensor, interior: Tensor) -> Tensor:
+    """Mean over the interior's points that are there.
+
+    Args:
+        values: (B, T, lat, lon, F), finite.
+        there: (B, T, lat, lon, F) whether a value counts.
+        interior: (lat, lon, 1) weights.
+
+    Returns:
+        (B, T, F); 0 where nothing is left.
+    """
+    weight = interior * there
+    total = (values * weight).sum(dim=(2, 3))
+    return total / weight.sum(dim=(2, 3)).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+class WeightedLoss(nn.Module):
+    """Mean over the interior of |error|^p, weighted by feature and summed over the features.
+
+    The weight of a feature is w/sigma^p, with sigma the standard deviation of its standardised change over one step:
+    features that change slowly must be forecast as much more precisely.
+
+    Args:
+        p: 2 (squared error) or 1 (absolute error).
+        weights: w by feature name; by default 1 + level/1000 on pressure levels and 2 elsewhere.
+    """
+
+    factor: Tensor
+
+    def __init__(self, p: Literal[1, 2] = 2, weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        if p not in (1, 2):
+            raise InputError(f"WeightedLoss: p must be 1 or 2, not {p}")
+        self.p, self.weights = p, weights
+        self.register_buffer("factor", torch.empty(0), persistent=False)
+
+    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+        """Set the factors of the features from their names and the standard deviation of their change."""
+        self.factor = (feature_weights(names, self.weights).to(change_std) / change_std**self.p).float()
+
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
+        """Loss (B, T) of every sample and step."""
+        there = torch.isfinite(target)
+        # before the power: its gradient would be 0 * NaN
+        error = torch.where(there, prediction - target, 0)
+        error = error.square() if self.p == 2 else error.abs()
+        return (interior_mean(error, there, interior) * self.factor).sum(-1)
+
+
+class CombinedLoss(nn.Module):
+    """Weighted sum of losses.
+
+    Args:
+        losses: what to add.
+        weights: of each; by default 1.
+    """
+
+    def __init__(self, losses: list[nn.Module], weights: list[float] | None = None) -> None:
+        super().__init__()
+        if weights is not None and len(weights) != len(losses):
+            raise InputError(f"CombinedLoss: {len(weights)} weights for {len(losses)} losses")
+        self.losses = nn.ModuleList(losses)
+        self.weights = weights or [1.0] * len(losses)
+
+    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+        """Hand names and standard deviations to all losses."""
+        for loss in self.losses:
+            loss.build(names, change_std)
+
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
+        """Loss (B, T) of every sample and step."""
+        parts = [
+            weight * loss(prediction, target, interior) for weight, loss in zip(self.weights, self.losses, strict=True)
+        ]
+        return torch.stack(parts).sum(0)

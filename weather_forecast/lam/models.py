@@ -1,0 +1,217 @@
+"""Training of limited-area forecasts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ai4sim.errors import InputError
+from ai4sim.modules import ExperimentModule, OptimizerFactory, default_optimizer
+from ai4sim.schedules import CosineSchedule
+from weather_forecast.lam.data import LamData
+from weather_forecast.lam.domain import DatasetInfo
+from weather_forecast.lam.forecaster import Boundary, Forecaster, Window
+from weather_forecast.lam.losses import WeightedLoss
+from weather_forecast.lam.networks.base import make_settings
+from weather_forecast.lam.networks.registry import get_network
+from weather_forecast.lam.strategies import InterSteps, make_strategy
+
+Batch = dict[str, Tensor]
+INFO = "dataset_info"
+
+
+class LamModule(ExperimentModule):
+    """Trains a network to step the state of a limited area, in one or several steps.
+
+    Args:
+        network: name of a network (``HalfUNet``, ``UNet``, ``Segformer``, ``GraphLAM``, ``HiLAM``, ``HiLAMParallel``,
+            or a plugin's), or the path of a class.
+        settings: of the network.
+        strategy: ``scaled_ar``, ``diff_ar`` or ``downscaling_only``.
+        inter_steps: calls of the network per step.
+        n_inputs: number of input states.
+        boundary: where the border's values come from in training, validation and test: ``truth`` (hindcasts), ``host``
+            or ``none``.
+        predict_boundary: the same for ``predict``; by default ``host`` where the data have one, else ``none``.
+        bounds: lower and upper bound by parameter, in physical units, such as ``{aro_tp_0m: [0, null]}``.
+        mask_on_nan: accept missing values.
+        loss: of standardised forecasts, see :mod:`weather_forecast.lam.losses`.
+        checkpoint_steps: keep no activations of a step, recompute them.
+        optimizer: makes the optimiser from the parameters.
+        schedule: learning rate over the training.
+    """
+
+    def __init__(
+        self,
+        network: str = "HalfUNet",
+        settings: dict[str, Any] | None = None,
+        strategy: str = "scaled_ar",
+        inter_steps: InterSteps | None = None,
+        n_inputs: int = 1,
+        boundary: Boundary = "truth",
+        predict_boundary: Boundary | None = None,
+        bounds: dict[str, tuple[float | None, float | None]] | None = None,
+        mask_on_nan: bool = False,
+        loss: nn.Module | None = None,
+        checkpoint_steps: bool = False,
+        optimizer: OptimizerFactory = default_optimizer,
+        schedule: CosineSchedule | None = None,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.network_class = get_network(network)
+        self.settings = make_settings(self.network_class.settings_kls, settings)
+        self.strategy = make_strategy(strategy, inter_steps, n_inputs)
+        self.n_inputs = n_inputs
+        self.boundary, self.predict_boundary = boundary, predict_boundary
+        self.bounds, self.mask_on_nan, self.checkpoint_steps = bounds, mask_on_nan, checkpoint_steps
+        self.loss = loss or WeightedLoss()
+        self.n_steps: int | None = None
+        self.lr_factor = 1.0
+        self.forecaster: Forecaster | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in scorecards: the network's."""
+        return self.network_class.__name__
+
+    def build(self, info: DatasetInfo) -> Forecaster:
+        """Make the network for a data set.
+
+        Args:
+            info: names, grid and statistics.
+        """
+        channels = Forecaster.channels(info, self.n_inputs, mask_on_nan=self.mask_on_nan)
+        network = self.network_class(*channels, info.shape, self.settings, info.grid)
+        forecaster = Forecaster(
+            network,
+            info,
+            self.strategy,
+            n_inputs=self.n_inputs,
+            boundary=self.boundary,
+            bounds=self.bounds,
+            mask_on_nan=self.mask_on_nan,
+            checkpoint_steps=self.checkpoint_steps,
+        )
+        self.loss.build(info.outputs, forecaster.changes.std)
+        self.forecaster = forecaster
+        return forecaster
+
+    @property
+    def built(self) -> Forecaster:
+        """The forecaster, once it is known for which data.
+
+        Raises:
+            InputError: neither data nor a checkpoint have been given.
+        """
+        if self.forecaster is None:
+            raise InputError("the model does not know its data: fit it, or give a checkpoint")
+        return self.forecaster
+
+    def setup(self, stage: str) -> None:
+        """Make the network for the data at hand, or check that they are of the kind it was trained on.
+
+        Raises:
+            InputError: they are not; says what differs.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined] # set by the trainer
+        if not isinstance(data, LamData):
+            return
+        if data.n_inputs != self.n_inputs:
+            raise InputError(f"model.n_inputs is {self.n_inputs}, data.n_inputs {data.n_inputs}: they must be the same")
+        if stage == "predict":
+            return
+        if self.forecaster is None:
+            self.build(data.info())
+        else:
+            self.built.info.require_same(data.info())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is known of the data."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[INFO] = self.built.info.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the network for the data that the checkpoint was trained on.
+
+        Raises:
+            InputError: the data at hand are of another kind.
+        """
+        if INFO not in checkpoint:
+            raise InputError("the checkpoint does not say which data it was trained on: it is not of this use case")
+        info = DatasetInfo.from_dict(checkpoint[INFO])
+        if self.forecaster is None:
+            self.build(info)
+        else:
+            info.require_same(self.forecaster.info)
+
+    def forward(self, window: Window, n_steps: int | None = None) -> Tensor:
+        """Standardised forecasts (B, T, lat, lon, F_out)."""
+        forecast: Tensor = self.built(window, n_steps)
+        return forecast
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch over the current number of steps."""
+        window = self._window(batch)
+        forecast = self(window, self.n_steps)
+        by_step = self._loss(forecast, window)
+        loss = by_step.mean()
+        if not torch.isfinite(loss):
+            by_lead = [f"{value:.3g}" for value in by_step.mean(0).tolist()]
+            raise InputError(
+                f"the training loss is {loss.item()} at step {self.global_step}; by lead time: {', '.join(by_lead)}"
+            )
+        size = len(forecast)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
+        return loss
+
+    def _window(self, batch: Batch) -> Window:
+        if not self.mask_on_nan:
+            self._refuse_missing(batch["state"])
+        return self.built.window(batch)
+
+    def _refuse_missing(self, state: Tensor) -> None:
+        if torch.isfinite(state).all():
+            return
+        missing = (~torch.isfinite(state)).flatten(0, 3).sum(0).tolist()
+        names = [f"{name} ({count})" for name, count in zip(self.built.info.outputs, missing, strict=True) if count]
+        raise InputError(f"missing values in a batch: {', '.join(names)}; mend the data or set model.mask_on_nan")
+
+    def _loss(self, forecast: Tensor, window: Window) -> Tensor:
+        targets = window.targets[:, : forecast.shape[1]]
+        loss: Tensor = self.loss(forecast, targets, self.built.statics.interior_mask)
+        return loss
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """One step at the schedule's learning rate times the curriculum's factor."""
+        groups = optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.lr_factor
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss of a batch over all its target times."""
+        window = self._window(batch)
+        by_step = self._loss(self(window), window)
+        self.log("val_loss", by_step.mean(), prog_bar=True, sync_dist=True, batch_size=len(by_step))
+        self.log("val_loss_first", by_step[:, 0].mean(), sync_dist=True, batch_size=len(by_step))
+        self.log("val_loss_last", by_step[:, -1].mean(), sync_dist=True, batch_size=len(by_step))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Forecasts of a batch in physical units."""
+        return {"index": batch["index"], **self._named(self.built.physical(self(self._window(batch))))}
+
+    def on_predict_start(self) -> None:
+        """Choose the boundary for forecasts whose truth is not known, and say which."""
+        default: Boundary = "host" if self.built.info.host_matches() else "none"
+        self.built.set_boundary(self.predict_boundary or default)
+        self.print(f"boundary: {self.built.boundary}")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Forecasts of a batch in physical units."""
+        return {"index": batch["index"], **self._named(self.built.physical(self(self.built.window(batch))))}
+
+    def _named(self, forecast: Tensor) -> Batch:
+        return dict(zip(self.built.info.outputs, forecast.unbind(-1), strict=True))

@@ -1,0 +1,83 @@
+"""The loss equals its formula, border and missing values left out."""
+
+import pytest
+import torch
+
+from ai4sim.errors import InputError
+from weather_forecast.lam.losses import CombinedLoss, WeightedLoss, feature_weights
+
+NAMES = ["aro_t_500hpa", "aro_t2m_2m"]
+STD = torch.tensor([0.5, 0.25])
+WEIGHTS = (1.5, 2.0)  # 1 + 500/1000, and 2 off pressure levels
+
+
+def built(p: int = 2, **options) -> WeightedLoss:
+    loss = WeightedLoss(p, **options)
+    loss.build(NAMES, STD)
+    return loss
+
+
+def interior() -> torch.Tensor:
+    """3 x 3 points, of which the first row is border."""
+    weights = torch.ones(3, 3, 1)
+    weights[0] = 0
+    return weights
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_hand_made_case(p):
+    prediction = torch.arange(18.0).reshape(1, 1, 3, 3, 2)
+    target = torch.zeros_like(prediction)
+    inside = prediction[0, 0, 1:].reshape(6, 2).abs() ** p
+    expected = sum(WEIGHTS[f] / STD[f] ** p * inside[:, f].mean() for f in range(2))
+    loss = built(p)(prediction, target, interior())
+    assert loss.shape == (1, 1)
+    torch.testing.assert_close(loss[0, 0], expected)
+
+
+def test_missing_targets_leave_numerator_and_denominator_and_gradients_stay_finite():
+    prediction = torch.ones(1, 1, 3, 3, 2, requires_grad=True)
+    target = torch.zeros(1, 1, 3, 3, 2)
+    target[..., 1, :, 0] = torch.nan
+    loss = built()(prediction, target, interior())
+    # a mean of ones stays one, whatever is missing
+    torch.testing.assert_close(loss[0, 0], 1.5 / 0.25 + 2 / 0.0625 * torch.ones(()))
+    loss.sum().backward()
+    assert torch.isfinite(prediction.grad).all()
+    assert not prediction.grad[..., 1, :, 0].any()
+    assert not prediction.grad[..., 0, :, :].any()
+
+
+def test_nothing_left_counts_nothing():
+    target = torch.full((1, 1, 3, 3, 2), torch.nan)
+    assert built()(torch.ones(1, 1, 3, 3, 2), target, interior()).item() == 0
+
+
+def test_every_sample_and_step_has_its_own_loss():
+    prediction = torch.randn(2, 3, 3, 3, 2)
+    target = torch.randn(2, 3, 3, 3, 2)
+    together = built()(prediction, target, interior())
+    alone = built()(prediction[1:, 2:], target[1:, 2:], interior())
+    torch.testing.assert_close(together[1, 2], alone[0, 0])
+
+
+def test_weights_by_name():
+    torch.testing.assert_close(feature_weights(NAMES), torch.tensor(WEIGHTS))
+    torch.testing.assert_close(feature_weights(NAMES, {"aro_t2m_2m": 3, "aro_t_500hpa": 0}), torch.tensor([0.0, 3.0]))
+    with pytest.raises(InputError, match=r"missing \['aro_t2m_2m'\], unknown \['x'\]"):
+        built(weights={"aro_t_500hpa": 1.0, "x": 1.0})
+
+
+def test_combined_losses_add_up():
+    prediction, target = torch.randn(2, 1, 3, 3, 2), torch.randn(2, 1, 3, 3, 2)
+    both = CombinedLoss([WeightedLoss(1), WeightedLoss(2)], [0.5, 2.0])
+    both.build(NAMES, STD)
+    expected = 0.5 * built(1)(prediction, target, interior()) + 2 * built(2)(prediction, target, interior())
+    torch.testing.assert_close(both(prediction, target, interior()), expected)
+    with pytest.raises(InputError, match="1 weights for 2 losses"):
+        CombinedLoss([WeightedLoss(), WeightedLoss()], [1.0])
+
+
+def test_only_squares_and_absolute_errors():
+    with pytest.raises(InputError, match="p must be 1 or 2, not 3"):
+        WeightedLoss(3)  # type: ignore[arg-type]
