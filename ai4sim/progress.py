@@ -19,12 +19,15 @@ def training_callbacks(trainer: Namespace) -> list[Callback]:
         trainer: the configuration's ``trainer`` section, instantiated.
     """
     given = trainer.get("callbacks") or []
+    given = given if isinstance(given, list) else [given]
     callbacks: list[Callback] = []
     if trainer.get("logger") is not False and not any(isinstance(callback, LearningRateMonitor) for callback in given):
         callbacks.append(LearningRateMonitor("epoch"))
     wanted = trainer.get("enable_checkpointing") is not False and not trainer.get("fast_dev_run")
     if wanted and not any(isinstance(callback, ModelCheckpoint) for callback in given):
-        callbacks.append(ModelCheckpoint(monitor="val_loss", filename="best", save_last=True))
+        callbacks.append(ModelCheckpoint(monitor="val_loss", filename="best"))
+        # not save_last, which keeps the last of the best only: a long training must not lose what came after it
+        callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
     shows = sys.stdout.isatty() and trainer.get("enable_progress_bar") is not False
     if shows and not any(isinstance(callback, ProgressBar) for callback in given):
         callbacks.append(RichProgressBar(leave=False))

@@ -181,7 +181,7 @@ class Forecaster(nn.Module):
     def step(self, history: list[Tensor], forcing: Tensor, outside: Tensor | None) -> Tensor:
         """The next state and its diagnostics (B, lat, lon, F_out)."""
         n_state = len(self.info.state)
-        statics = self.statics.fields.expand(len(forcing), -1, -1, -1)
+        statics = self.statics.fields.expand(forcing.shape[0], -1, -1, -1)
         border = self.statics.border_mask
         if outside is not None:
             known = torch.isfinite(outside)

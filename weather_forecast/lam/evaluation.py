@@ -1,0 +1,426 @@
+"""From a run's forecasts to its scorecard and figures; knows nothing of torch."""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from ai4sim.atomic import atomic_path
+from ai4sim.experiment import PREDICTIONS
+from ai4sim.store import open_store, read_manifest
+from ai4sim.verification import Scorecard, block_bootstrap, error_statistics, merge
+from ai4sim.verification import deterministic as scores
+from ai4sim.verification.fields import merge_sums
+from ai4sim.verification.spatial import contingency_statistics, csi, frequency_bias, fss, fss_statistics
+from ai4sim.verification.spectral import lsd, power_spectrum, spectral_statistics
+from weather_forecast.lam import config, plotters
+from weather_forecast.lam.baselines import Baseline, Climatology, make_baselines, read_rows
+from weather_forecast.lam.parameters import Parameter
+from weather_forecast.lam.periods import Period
+
+HEADLINE = ("mean_rmse_skill_persistence", "mean_rmse_skill_climatology")
+SAMPLES = 8  # worked on at once
+RAIN_THRESHOLDS = (0.1, 1.0, 5.0)  # kg m-2
+RAIN_WINDOWS = (1, 3, 5, 9)  # cells
+METRICS = {"rmse": scores.rmse, "mae": scores.mae, "bias": scores.bias}
+DIMS = ("sample", "lead_time", "lat", "lon")
+
+
+class TestForecasts:
+    """The test windows of a run: truth, forecasts and baselines, some windows at a time.
+
+    Args:
+        predictions: the run's predictions, opened lazily.
+    """
+
+    __test__ = False  # pytest: no test class
+
+    def __init__(self, predictions: xr.Dataset) -> None:
+        self.predictions = predictions
+        self.model = str(predictions.attrs["model"])
+        self.store = open_store(predictions.attrs["store"])
+        self.n_inputs = int(predictions.attrs["n_inputs"])
+        self.rows = predictions["rows"].values
+        settings = read_manifest(predictions.attrs["store"]).settings
+        self.train = Period(*settings["train"])
+        self.parameters = [name for name in self.store["state"].attrs["features"] if name in predictions]
+        self.n_samples = predictions.sizes["sample"]
+
+    @cached_property
+    def baselines(self) -> dict[str, Baseline]:
+        """All baselines by name."""
+        return make_baselines(self.store, self.train)
+
+    @property
+    def weights(self) -> xr.DataArray:
+        """(lat, lon) what a point counts: 0 where the boundary's values are prescribed."""
+        return (self.predictions["border"] < 1).astype(np.float64)
+
+    @property
+    def interior(self) -> dict[str, slice]:
+        """The rectangle in which nothing is prescribed at all."""
+        free = self.predictions["border"].values == 0
+        rows, columns = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
+        return {"lat": slice(rows[0], rows[-1] + 1), "lon": slice(columns[0], columns[-1] + 1)}
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring points, km."""
+        x, y = self.predictions["x"].values, self.predictions["y"].values
+        return float((np.diff(x, axis=1).mean() + np.diff(y, axis=0).mean()) / 2)
+
+    def label(self, values: NDArray[Any], name: str, samples: slice) -> xr.DataArray:
+        """Fields (sample, lead_time, lat, lon) of a parameter with its coordinates and units."""
+        coords = {key: self.predictions[key][samples] for key in ("block", "forecast_reference_time")}
+        coords["lead_time"] = self.predictions["lead_time"]
+        attrs = {"units": Parameter.parse(name).units, "long_name": Parameter.parse(name).title}
+        return xr.DataArray(values, dims=DIMS, coords=coords, attrs=attrs)
+
+    def parts(self) -> Iterator[slice]:
+        """Samples to work on at once, all of them in order."""
+        for start in range(0, self.n_samples, SAMPLES):
+            yield slice(start, min(start + SAMPLES, self.n_samples))
+
+    def fields(self, sample: int, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+        """Truth and forecast (lead_time, lat, lon) of one window, with what a map needs."""
+        part = slice(sample, sample + 1)
+        kept = ("latitude", "longitude", "geopotential", "border")
+        coords = {key: self.predictions[key] for key in (*kept, "lead_time")}
+        if "land_sea_mask" in self.store:
+            coords["land_sea_mask"] = self.store["land_sea_mask"]
+        attrs = {"units": Parameter.parse(name).units, "long_name": Parameter.parse(name).title}
+        truth, forecast = (
+            xr.DataArray(values[name][0], dims=DIMS[1:], coords=coords, attrs=attrs)
+            for values in (self.truth(part), self.forecasts(part)[self.model])
+        )
+        return truth, forecast
+
+    def truth(self, samples: slice) -> dict[str, NDArray[Any]]:
+        """Fields (sample, lead, lat, lon) by parameter."""
+        values = read_rows(self.store["state"], self.rows[samples, self.n_inputs :])
+        return dict(zip(self.store["state"].attrs["features"], np.moveaxis(values, -1, 0), strict=True))
+
+    def forecasts(self, samples: slice) -> dict[str, dict[str, NDArray[Any]]]:
+        """Fields (sample, lead, lat, lon) by product and parameter."""
+        own = self.predictions.isel(sample=samples)
+        found = {self.model: {name: own[name].values for name in self.parameters}}
+        for name, baseline in self.baselines.items():
+            values = np.moveaxis(baseline(self.rows[samples], self.n_inputs), -1, 0)
+            found[name] = dict(zip(baseline.parameters, values, strict=True))
+        return found
+
+
+class Sums:
+    """Sums of all test windows that the scores are functions of, by product and parameter.
+
+    Args:
+        samples: the test windows.
+    """
+
+    def __init__(self, samples: TestForecasts) -> None:
+        errors: dict[tuple[str, str], list[xr.Dataset]] = {}
+        anomalies: dict[tuple[str, str], list[xr.Dataset]] = {}
+        spectra: dict[tuple[str, str], list[xr.Dataset]] = {}
+        events: dict[tuple[str, str], list[xr.Dataset]] = {}
+        fractions: dict[tuple[str, str], list[xr.Dataset]] = {}
+        weights, interior = samples.weights, samples.interior
+        squares: dict[str, NDArray[np.float64]] = {}
+        climatology = samples.baselines["climatology"]
+        assert isinstance(climatology, Climatology)
+        for part in track(list(samples.parts()), "scores", transient=True):
+            truth = samples.truth(part)
+            normal = np.moveaxis(climatology(samples.rows[part], samples.n_inputs), -1, 0)
+            normals = dict(zip(climatology.parameters, normal, strict=True))
+            for product, fields in samples.forecasts(part).items():
+                for name, values in fields.items():
+                    key = (product, name)
+                    target = samples.label(truth[name], name, part)
+                    forecast = samples.label(values, name, part)
+                    common = {"reduce": ("sample", "lat", "lon"), "block": "block", "skipna": True}
+                    errors.setdefault(key, []).append(error_statistics(forecast, target, weights=weights, **common))
+                    if product == samples.model:
+                        error = np.nan_to_num(values.astype(np.float64) - truth[name])
+                        squares[name] = squares.get(name, 0.0) + (error**2).sum(axis=0)
+                    if product != "climatology":
+                        mean = samples.label(normals[name], name, part)
+                        anomaly = error_statistics(forecast - mean, target - mean, weights=weights, **common)
+                        anomalies.setdefault(key, []).append(anomaly)
+                    if product in (samples.model, "host"):
+                        inside = (forecast.isel(interior), target.isel(interior))
+                        sums = spectral_statistics(
+                            *inside, spacing=samples.spacing, reduce="sample", block="block", skipna=True
+                        )
+                        spectra.setdefault(key, []).append(sums)
+                    if Parameter.parse(name).short in {"tp", "prec"} and product != "climatology":
+                        inside = (forecast.isel(interior), target.isel(interior))
+                        events.setdefault(key, []).append(
+                            contingency_statistics(*inside, thresholds=RAIN_THRESHOLDS, **common)
+                        )
+                        fractions.setdefault(key, []).append(
+                            fss_statistics(
+                                *inside, thresholds=RAIN_THRESHOLDS, windows=RAIN_WINDOWS, border="partial",
+                                reduce="sample", block="block", skipna=True,
+                            )
+                        )  # fmt: skip
+        self.error_maps = {name: np.sqrt(total / samples.n_samples) for name, total in squares.items()}
+        self.errors = {key: merge(*parts) for key, parts in errors.items()}
+        self.anomalies = {key: merge(*parts) for key, parts in anomalies.items()}
+        self.spectra = {key: merge_sums(*parts) for key, parts in spectra.items()}
+        self.events = {key: merge_sums(*parts) for key, parts in events.items()}
+        self.fractions = {key: merge_sums(*parts) for key, parts in fractions.items()}
+
+    @property
+    def products(self) -> list[str]:
+        """The model, then the baselines."""
+        return list(dict.fromkeys(product for product, _ in self.errors))
+
+    def parameters(self, product: str) -> list[str]:
+        """Parameters that a product has."""
+        return [name for own, name in self.errors if own == product]
+
+
+def mean_rmse_skill(model: dict[str, xr.Dataset], baseline: dict[str, xr.Dataset]) -> tuple[xr.Dataset, Any]:
+    """Sums and metric of 1 - mean over parameters of RMSE/RMSE of a baseline, for the bootstrap.
+
+    Args:
+        model: sums by parameter.
+        baseline: sums by parameter.
+    """
+    common = [name for name in model if name in baseline]
+    sums = xr.Dataset(
+        {
+            f"{kind}_{quantity}": xr.concat(
+                [part[name][quantity].reset_coords(drop=True) for name in common], "parameter", coords="minimal"
+            )
+            for kind, part in (("model", model), ("baseline", baseline))
+            for quantity in ("squared_error", "weight")
+        }
+    )
+
+    def metric(sums: xr.Dataset) -> xr.DataArray:
+        own, other = (np.sqrt(sums[f"{kind}_squared_error"] / sums[f"{kind}_weight"]) for kind in ("model", "baseline"))
+        return 1 - (own / other).mean("parameter")
+
+    return sums, metric
+
+
+def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
+    """Scores of all products by parameter and lead time with intervals over days, and pooled ones.
+
+    ``mean_rmse_skill_<baseline>`` of the variable ``all`` is 1 minus the mean over parameters of RMSE over that of the
+    baseline. ``acc`` is the (centred) correlation of anomalies from the grid points' climatology by hour.
+
+    Args:
+        sums: of the test windows.
+        model: name of the model.
+        experiment: name and version of the run.
+    """
+    card = Scorecard(use_case=config.USE_CASE, experiment=experiment, roles={model: "model"})
+    baselines = [name for name in sums.products if name != model]
+    products = sums.products
+    first = next(iter(sums.errors.values()))
+    leads = first["lead_time"].values
+
+    for product in products:
+        own = {name: sums.errors[product, name] for name in sums.parameters(product)}
+        for baseline in baselines:
+            if baseline == product:
+                continue
+            other = {name: sums.errors[baseline, name] for name in sums.parameters(baseline)}
+            pair, metric = mean_rmse_skill(own, other)
+            n = float(first["n"].sum())
+            name = f"mean_rmse_skill_{baseline}"
+            pooled = pair.sum("lead_time")
+            card.add(model=product, metric=name, n=n, **block_bootstrap(pooled, metric, seed=0)._asdict())
+            for lead, hours in enumerate(leads):
+                interval = block_bootstrap(pair.isel(lead_time=lead), metric, seed=0)
+                card.add(model=product, metric=name, n=n, lead_time=float(hours), **interval._asdict())
+
+    names = sums.parameters(model)
+    for name in track(names, "intervals", transient=True):
+        with_it = [product for product in products if (product, name) in sums.errors]
+        for lead, hours in enumerate(leads):
+            selection: dict[str, Any] = {"variable": name, "lead_time": float(hours)}
+            parts = {product: sums.errors[product, name].isel(lead_time=lead) for product in with_it}
+            card.add_scores(
+                parts,
+                metrics=METRICS,
+                seed=0,
+                n_resamples=500,
+                skill_against=[baseline for baseline in baselines if baseline in parts],
+                skill_metrics=("rmse",),
+                **selection,
+            )
+            anomalies = {
+                product: sums.anomalies[product, name].isel(lead_time=lead)
+                for product in with_it
+                if (product, name) in sums.anomalies
+            }
+            # persistence of a field that never changes has no correlation
+            card.add_scores(anomalies, metrics={"acc": scores.correlation}, seed=0, n_resamples=500, **selection)
+            spectra = {
+                product: sums.spectra[product, name].isel(lead_time=lead)
+                for product in with_it
+                if (product, name) in sums.spectra
+            }
+            card.add_scores(spectra, metrics={"lsd": lsd}, seed=0, n_resamples=500, **selection)
+        add_rain_scores(card, sums, name, leads)
+    return card
+
+
+def add_rain_scores(card: Scorecard, sums: Sums, name: str, leads: NDArray[Any]) -> None:
+    """Add CSI, frequency bias and FSS of a precipitation by threshold; nothing for other parameters."""
+    for (product, parameter), events in sums.events.items():
+        if parameter != name:
+            continue
+        fractions = sums.fractions[product, name]
+        for lead, hours in enumerate(leads):
+            for place, threshold in enumerate(RAIN_THRESHOLDS):
+                selection: dict[str, Any] = {"variable": name, "lead_time": float(hours), "threshold": threshold}
+                chosen = {"lead_time": lead, "threshold": place}
+                card.add_scores(
+                    {product: events.isel(chosen)},
+                    metrics={"csi": csi, "frequency_bias": frequency_bias},
+                    seed=0,
+                    n_resamples=200,
+                    **selection,
+                )
+                for width, window in enumerate(RAIN_WINDOWS):
+                    card.add_scores(
+                        {product: fractions.isel(chosen).isel(window=width)},
+                        metrics={f"window_{window}_fss": fss},
+                        seed=0,
+                        n_resamples=200,
+                        **selection,
+                    )
+
+
+def lead_table(card: Scorecard, baseline: str = "persistence") -> Table:
+    """Mean skill against a baseline by lead time: what a reader looks at first."""
+    metric = f"mean_rmse_skill_{baseline}"
+    rows = card.frame[(card.frame["metric"] == metric) & card.frame["lead_time"].notna()]
+    leads = sorted(rows["lead_time"].unique())
+    shown = [lead for lead in leads if lead in {3, 6, 12, 24, 36, 48}] or leads[:6]
+    table = Table(title=f"1 - mean of RMSE / RMSE of {baseline}, by lead time", title_justify="left")
+    table.add_column("model")
+    for lead in shown:
+        table.add_column(f"+{lead:g} h", justify="right")
+    for model in dict.fromkeys(rows["model"]):
+        cells = []
+        for lead in shown:
+            row = card.row(model, metric, lead_time=lead)
+            text = Text(f"{row['value']:.3f}")
+            text.append(f"\n[{row['lower']:.3f}, {row['upper']:.3f}]", style="dim")
+            cells.append(text)
+        table.add_row(model, *cells)
+    return table
+
+
+def evaluate(folder: Path) -> Scorecard:
+    """Score a run's forecasts and every baseline on the same windows, and draw the figures.
+
+    Beside the scorecard, ``scores.nc`` has the scores by (metric, product, parameter, lead_time), and ``scores.json``
+    the model's as {metric: {parameter: [by lead time]}}.
+
+    Args:
+        folder: the run's folder, with its predictions.
+
+    Returns:
+        The scorecard, not yet saved.
+    """
+    with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
+        samples = TestForecasts(predictions)
+        sums = Sums(samples)
+        experiment = f"{folder.resolve().parent.name}/{folder.resolve().name}"
+        card = make_scorecard(sums, model=samples.model, experiment=experiment)
+        write_scores(card, samples.model, folder)
+        draw(card, sums, samples, folder / "figures")
+    return card
+
+
+def write_scores(card: Scorecard, model: str, folder: Path) -> None:
+    """Write ``scores.nc`` and ``scores.json``."""
+    frame = card.frame
+    by_lead = frame[frame["lead_time"].notna() & frame["threshold"].isna() & (frame["variable"] != "all")]
+    keys = {"metric": "metric", "model": "product", "variable": "parameter", "lead_time": "lead_time"}
+    indexed = by_lead.rename(columns=keys).set_index(list(keys.values()))[["value", "lower", "upper"]]
+    dataset = indexed.to_xarray()
+    dataset["lead_time"].attrs["units"] = "hours"
+    dataset.attrs = {"model": model, "experiment": card.experiment}
+    with atomic_path(folder / "scores.nc") as partial:
+        dataset.to_netcdf(partial, engine="h5netcdf")
+    values: dict[str, dict[str, list[float]]] = {}
+    for (metric, name), part in by_lead[by_lead["model"] == model].groupby(["metric", "variable"], sort=False):
+        values.setdefault(metric, {})[name] = part.sort_values("lead_time")["value"].tolist()
+    with atomic_path(folder / "scores.json") as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def draw(card: Scorecard, sums: Sums, samples: TestForecasts, folder: Path) -> None:
+    """Draw every figure and the animation.
+
+    Args:
+        card: the scorecard.
+        sums: what it was made from.
+        samples: the test windows.
+        folder: where the files go.
+    """
+    model, names = samples.model, samples.parameters
+    n_leads = samples.predictions.sizes["lead_time"]
+    some = sorted({0, n_leads // 4, n_leads // 2, n_leads - 1})
+    figures = {
+        "skill_by_lead": plotters.plot_skill_by_lead(card, model, names),
+        "rmse_by_lead": plotters.plot_scores_by_lead(card, "rmse", names, sums.products),
+        "acc_by_lead": plotters.plot_scores_by_lead(
+            card, "acc", names, [product for product in sums.products if product != "climatology"]
+        ),
+        "spectra": plotters.plot_spectra(
+            spectra_of(sums, model, names), names, model=model,
+            leads=[float(samples.predictions["lead_time"][lead]) for lead in some],
+        ),
+    }  # fmt: skip
+    for name in shown_parameters(names):
+        case = typical_case(samples)
+        truth, forecast = samples.fields(case, name)
+        begin = np.datetime_as_string(samples.predictions["forecast_reference_time"].values[case], "h").replace(
+            "T", " "
+        )
+        title = f"{plotters.title_of(name)}, forecast of {begin} UTC"
+        figures[f"maps_{name}"] = plotters.plot_maps(truth, forecast, model=model, leads=some[-3:], title=title)
+        errors = truth.copy(data=sums.error_maps[name]).assign_attrs(long_name="RMSE")
+        figures[f"errors_{name}"] = plotters.plot_error_maps(
+            errors, leads=some, title=f"RMSE of {plotters.title_of(name)}, {model}"
+        )
+    plotters.save_all(figures, folder)
+    name = shown_parameters(names)[0]
+    truth, forecast = samples.fields(typical_case(samples), name)
+    plotters.animate(truth, forecast, folder / f"forecast_{name}.gif", model=model, title=plotters.title_of(name))
+
+
+def shown_parameters(names: list[str]) -> list[str]:
+    """Those whose maps a reader looks at: temperature, rain and wind near the ground, geopotential above."""
+    wanted = ("z", "t2m", "tp", "u10", "u")
+    chosen = [next((name for name in names if Parameter.parse(name).short == short), None) for short in wanted]
+    return [name for name in chosen if name is not None][:4] or names[:1]
+
+
+def typical_case(samples: TestForecasts) -> int:
+    """The sample in the middle of the test period: chosen without a look at its score."""
+    return samples.n_samples // 2
+
+
+def spectra_of(sums: Sums, model: str, names: list[str]) -> xr.Dataset:
+    """Spectra of truth and model over all test windows: (parameter, lead_time, wavelength)."""
+    parts = []
+    for name in names:
+        pooled = sums.spectra[model, name].sum("block", keep_attrs=True)
+        parts.append(xr.Dataset({kind: power_spectrum(pooled, of=kind) for kind in ("prediction", "target")}))
+    return xr.concat(parts, xr.DataArray(names, dims="parameter", name="parameter"))

@@ -1,0 +1,356 @@
+"""The command line from nothing to scorecard, forecasts and exports."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import yaml
+from lightning.pytorch import Callback
+
+from ai4sim.experiment import load_model
+from ai4sim.export import load_exported
+from ai4sim.store import open_store
+from weather_forecast.lam import config
+from weather_forecast.lam.forecaster import Forecaster
+from weather_forecast.lam.networks import registry
+from weather_forecast.lam.networks.base import LamNetwork
+from weather_forecast.lam.tests.conftest import STATE
+from weather_forecast.lam.trainer import main
+
+FOLDER = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((FOLDER / "configs").glob("*.yaml"))
+SMOKE = str(FOLDER / "configs" / "smoke.yaml")
+CURRICULUM = '{"class_path": "weather_forecast.lam.rollout.RolloutCurriculum", "init_args": {"maximum": 3}}'
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """One folder for data and experiments of all tests here."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AI4SIM_DATA", str(folder / "data"))
+        patch.setenv("AI4SIM_EXPERIMENTS", str(folder / "experiments"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(work) -> Path:
+    """Folder of a finished smoke run."""
+    main(["fit", "--config", SMOKE, *QUIET])
+    return work / "experiments" / config.USE_CASE / "smoke" / "version_0"
+
+
+def fail(capsys, *words) -> str:
+    """Message of a command that a user got wrong, its spaces folded."""
+    with pytest.raises(SystemExit) as stop:
+        main([*words, *QUIET])
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def store_of(run: Path) -> Path:
+    return run.parents[4] / "data" / config.USE_CASE / "processed" / "smoke.zarr"
+
+
+def test_a_run_leaves_everything_that_the_contract_names(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "config.yaml", "provenance.json", "checkpoints", "scorecard.csv", "scorecard.json", "figures",
+        "predictions.zarr", "scores.nc", "scores.json",
+    }  # fmt: skip
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert figures >= {"skill_by_lead.png", "rmse_by_lead.png", "acc_by_lead.png", "spectra.png", "maps_aro_t2m_2m.png"}
+    assert any(name.endswith(".gif") for name in figures)
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["data"]["windows"] == {"train": 23, "validation": 6, "test": 14}
+
+
+def test_predictions_are_labelled(run):
+    predictions = xr.open_zarr(run / "predictions.zarr", consolidated=False)
+    assert set(predictions.data_vars) == set(STATE)
+    temperature = predictions["aro_t2m_2m"]
+    assert temperature.dims == ("sample", "lead_time", "lat", "lon")
+    assert temperature.shape == (14, 2, 24, 32)
+    assert temperature.attrs["units"] == "K"
+    assert temperature.attrs["standard_name"] == "air_temperature"
+    assert predictions["lead_time"].values.tolist() == [3, 6]
+    assert predictions["forecast_reference_time"].dt.hour.values.tolist() == [
+        0,
+        3,
+        6,
+        9,
+        12,
+        15,
+        18,
+        21,
+        0,
+        3,
+        6,
+        9,
+        12,
+        15,
+    ]
+
+
+def test_scores_are_those_of_the_forecasts(run):
+    predictions = xr.open_zarr(run / "predictions.zarr", consolidated=False).load()
+    interior = predictions["border"].values == 0
+    with open_store(store_of(run)) as store:
+        fields = store["state"].values.astype(float)
+    rows = predictions["rows"].values
+    table = pd.read_csv(run / "scorecard.csv")
+    rmse = table[table["metric"] == "rmse"].set_index(["model", "variable", "lead_time"])["value"]
+    ratios = []
+    for number, name in enumerate(STATE):
+        truth = fields[rows[:, 1:], ..., number]
+        for lead in (0, 1):
+            error = predictions[name].values[:, lead].astype(float) - truth[:, lead]
+            own = np.sqrt((error[:, interior] ** 2).mean())
+            assert rmse["HalfUNet", name, 3.0 * (lead + 1)] == pytest.approx(own, rel=1e-6)
+            last = fields[rows[:, 0], ..., number] - truth[:, lead]
+            reference = np.sqrt((last[:, interior] ** 2).mean())
+            assert rmse["persistence", name, 3.0 * (lead + 1)] == pytest.approx(reference, rel=1e-6)
+            if lead == 1:
+                ratios.append(own / reference)
+    pooled = table[(table["metric"] == "mean_rmse_skill_persistence") & (table["lead_time"] == 6)]
+    assert pooled.set_index("model")["value"]["HalfUNet"] == pytest.approx(1 - np.mean(ratios), rel=1e-6)
+
+
+def test_all_baselines_have_scores_and_the_rain_has_its_own(run):
+    table = pd.read_csv(run / "scorecard.csv")
+    assert set(table["model"]) == {"HalfUNet", "persistence", "climatology", "host"}
+    host = table[(table["model"] == "host") & (table["metric"] == "rmse")]
+    assert set(host["variable"]) == {"aro_u_850hpa", "aro_v_850hpa", "aro_z_850hpa"}
+    rain = table[table["threshold"].notna()]
+    assert set(rain["variable"]) == {"aro_tp_0m"}
+    assert set(rain["threshold"]) == {0.1, 1.0, 5.0}
+    assert {"csi", "frequency_bias", "window_1_fss", "window_9_fss"} <= set(rain["metric"])
+    assert {"rmse", "mae", "bias", "acc", "lsd", "rmse_skill_persistence"} <= set(table["metric"])
+
+
+def test_files_for_other_programs(run):
+    values = json.loads((run / "scores.json").read_text())
+    assert set(values["rmse"]) == set(STATE)
+    assert len(values["rmse"]["aro_t2m_2m"]) == 2
+    scores = xr.open_dataset(run / "scores.nc")
+    assert set(scores.dims) == {"metric", "product", "parameter", "lead_time"}
+    own = scores["value"].sel(metric="rmse", product="HalfUNet", parameter="aro_t2m_2m").values
+    np.testing.assert_allclose(own, values["rmse"]["aro_t2m_2m"])
+
+
+def test_a_checkpoint_alone_forecasts_in_physical_units(run):
+    model = load_model(run / "checkpoints" / "best.ckpt")
+    info = model.built.info
+    assert info.outputs == STATE
+    state = model.built.states.mean.expand(1, 1, *info.shape, -1)
+    batch = {
+        "state": state.repeat(1, 3, 1, 1, 1), "forcing": model.built.forcings.mean.expand(1, 3, *info.shape, -1),
+        "clock": torch.zeros(1, 2, 4), "toa_radiation": torch.zeros(1, 2, *info.shape),
+    }  # fmt: skip
+    with torch.no_grad():
+        forecast = model.built.physical(model(model.built.window(batch)))
+    assert 250 < forecast[..., 0].mean() < 320
+
+
+@pytest.mark.parametrize("boundary", ["truth", "host"])
+def test_predict_equals_test_with_the_same_boundary(run, work, tmp_path, boundary):
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    main(
+        ["test", "--config", SMOKE, "--ckpt_path", checkpoint, "--model.boundary", boundary, "--name", boundary, *QUIET]
+    )
+    tested = xr.open_zarr(run.parents[1] / boundary / "version_0" / "predictions.zarr", consolidated=False).load()
+    times = [str(time)[:16] for time in tested["forecast_reference_time"].values[[0, 3]]]
+    output = tmp_path / "forecast.nc"
+    main([
+        "predict", "--config", SMOKE, "--ckpt_path", checkpoint, "--model.predict_boundary", boundary,
+        "--data.predict_times", json.dumps(times), "--data.predict_truth", json.dumps(boundary == "truth"),
+        "--output", str(output), *QUIET,
+    ])  # fmt: skip
+    predicted = xr.open_dataset(output)
+    assert predicted.attrs["Conventions"] == "CF-1.11"
+    assert predicted["lead_time"].attrs["standard_name"] == "forecast_period"
+    for name in STATE:
+        scale = float(tested[name].std())
+        np.testing.assert_allclose(predicted[name], tested[name][[0, 3]], rtol=1e-5, atol=1e-4 * scale)
+
+
+def test_predict_says_what_it_needs(run, capsys, tmp_path):
+    words = ["predict", "--config", SMOKE, "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    output = ["--output", str(tmp_path / "f.nc")]
+    assert "predict needs --data.predict_times" in fail(capsys, *words, *output)
+    late = ["--data.predict_times", '["2023-04-12T21:00"]']
+    assert "needs arp_u_850hpa at 2023-04-13T00:00, which is not there" in fail(capsys, *words, *output, *late)
+    bad = ["--data.predict_times", '["yesterday"]']
+    assert "write times as 2023-01-01T00" in fail(capsys, *words, *output, *bad)
+
+
+def test_one_step_is_exported_and_computes_the_same(run, tmp_path):
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    files = [tmp_path / "step.onnx", tmp_path / "step.pt2"]
+    for file in files:
+        main(["export", "--ckpt_path", str(checkpoint), "--output", str(file)])
+    model = load_model(checkpoint).built
+    generator = torch.Generator().manual_seed(1)
+    x = torch.cat([
+        torch.randn(3, 24, 32, 5, generator=generator) * model.states.std + model.states.mean,
+        torch.randn(3, 24, 32, 3, generator=generator) * model.forcings.std + model.forcings.mean,
+        torch.rand(3, 24, 32, 4, generator=generator), 800 * torch.rand(3, 24, 32, 1, generator=generator),
+    ], dim=-1)  # fmt: skip
+    one, two = (load_exported(file)(x.numpy()) for file in files)
+    assert one.shape == (3, 24, 32, 5)
+    np.testing.assert_allclose(one / model.states.std.numpy(), two / model.states.std.numpy(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_makes_two_steps(path, work, monkeypatch):
+    if "era5" in path.stem:
+        pytest.skip("needs a file that is not part of the project")
+    settings = yaml.safe_load(path.read_text())
+    assert settings["model"]["network"] in registry.available_networks()
+    tiny = ["--data.demo", '{"size": "tiny"}', "--data.dataset", f"tiny_{path.stem}", "--data.n_targets_eval", "2"]
+    main([
+        "fit", "--config", str(path), *tiny, "--data.accessor", "null", "--data.periods", "null", "--data.crop", "null",
+        "--data.border_size", "4", "--trainer.fast_dev_run", "2", *QUIET,
+    ])  # fmt: skip
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--model.network", "HalfUnet"], "network 'HalfUnet' is unknown; .*; did you mean 'HalfUNet'"),
+            (["--model.network", "json.JSONDecoder"], "is no subclass of LamNetwork"),
+            (["--model.network", "nowhere.Net"], "network 'nowhere.Net' cannot be imported"),
+            (["--model.settings", '{"num_filter": 3}'], "has no setting 'num_filter'; .*; did you mean 'num_filters'"),
+            (["--model.strategy", "scaled"], "strategy 'scaled' is unknown"),
+            (["--model.n_inputs", "2"], "model.n_inputs is 2, data.n_inputs 1"),
+            (["--data.border_size", "12"], "border_size 12 leaves no interior in a grid of 24 rows and 32 columns"),
+            (["--data.border_size", "-1"], "border_size -1 leaves no interior"),
+            (["--model.boundary", "host", "--data.forcing", "[]"], "boundary host needs fields of the host"),
+            (["--data.state", '["aro_t2m_3m"]'], "has no parameter 'aro_t2m_3m'; valid are"),
+            (["--data.n_targets_eval", "20"], r"validation: no window of 1 \+ 20 times of 3 h"),
+            (["--trainer.callbacks", CURRICULUM], "rollout.maximum is 3, but data.n_targets gives 1 target times"),
+        ],
+    )  # fmt: skip
+    def test_settings(self, work, run, capsys, words, message):
+        error = fail(capsys, "fit", "--config", SMOKE, *words)
+        assert re.search(message, error), error
+
+    def test_a_checkpoint_of_other_data_names_the_difference(self, run, capsys):
+        words = ["--config", SMOKE, "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+        error = fail(capsys, "test", *words, "--data.state", json.dumps(STATE[::-1]), "--data.dataset", "other")
+        assert "the model was trained with other state parameters than the data have: another order" in error
+
+
+def test_curriculum_lengthens_training(work, monkeypatch):
+    lengths = []
+    forward = Forecaster.forward
+
+    def counted(self, window, n_steps=None):
+        result = forward(self, window, n_steps)
+        if self.training:
+            lengths.append(result.shape[1])
+        return result
+
+    monkeypatch.setattr(Forecaster, "forward", counted)
+    curriculum = {
+        "class_path": "weather_forecast.lam.rollout.RolloutCurriculum",
+        "init_args": {"start": 1, "every_n_epochs": 1, "increment": 2, "maximum": 4, "lr_factor": 0.1},
+    }
+    main([
+        "fit", "--config", SMOKE, "--data.n_targets", "4", "--trainer.max_epochs", "3", "--name", "curriculum",
+        "--trainer.callbacks", json.dumps(curriculum), "--data.batch_size", "10", *QUIET,
+    ])  # fmt: skip
+    assert lengths == [1, 1, 3, 3, 4, 4]
+
+
+def start(work: Path, *words: str) -> None:
+    command = [sys.executable, "-P", "-m", "weather_forecast.lam.trainer", *words, *QUIET]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_scores_of_one(run, work):
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.eval_batch_size", "2"]
+    start(work, "test", "--config", SMOKE, "--ckpt_path", checkpoint, "--name", "two", *two)
+    one, other = (pd.read_csv(run.parents[1] / name / "version_0" / "scorecard.csv") for name in ("smoke", "two"))
+    assert (one["n"] == other["n"]).all()
+    np.testing.assert_allclose(one["value"], other["value"], rtol=1e-4, atol=1e-5)
+
+
+class StopAfterOneEpoch(Callback):
+    """Ends a fit early, whose schedule was made for all its epochs."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_a_resumed_fit_ends_where_an_uninterrupted_one_ends(work, run):
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        file = run.parents[1] / name / "version_0" / "checkpoints" / "last.ckpt"
+        return torch.load(file, weights_only=True)["state_dict"]
+
+    words = ["--config", SMOKE, "--data.n_targets", "2"]
+    main(["fit", *words, "--name", "whole", "--trainer.max_epochs", "2", *QUIET])
+    stop = ["--trainer.callbacks", json.dumps({"class_path": f"{__name__}.StopAfterOneEpoch"})]
+    main(["fit", *words, "--name", "part", "--trainer.max_epochs", "2", *stop, *QUIET])
+    last = run.parents[1] / "part" / "version_0" / "checkpoints" / "last.ckpt"
+    main(["fit", *words, "--name", "part", "--trainer.max_epochs", "2", "--ckpt_path", str(last), *QUIET])
+    whole, resumed = weights("whole"), weights("part")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-7, msg=name)
+
+
+class TestPlugins:
+    SOURCE = """
+from torch import nn
+from dataclasses import dataclass
+from weather_forecast.lam.networks.base import LamNetwork, ModelType
+
+@dataclass(frozen=True)
+class Settings:
+    width: int = 3
+
+class {name}(LamNetwork):
+    settings_kls = Settings
+    model_type = ModelType.CONVOLUTIONAL
+
+    def __init__(self, in_channels, out_channels, input_shape, settings=None, grid=None):
+        super().__init__(in_channels, out_channels, input_shape, settings, grid)
+        self.layer = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        yield tmp_path
+        for name in [name for name in sys.modules if name.startswith("ai4sim_plugin_")]:
+            del sys.modules[name]
+
+    def test_a_plugins_network_is_found_by_name_and_imported_ones_do_not_count(self, folder):
+        (folder / "ai4sim_plugin_one.py").write_text(self.SOURCE.format(name="PointNet"))
+        networks = registry.available_networks()
+        assert issubclass(networks["PointNet"], LamNetwork)
+        assert "LamNetwork" not in networks
+        assert registry.get_network("PointNet")(4, 2, (3, 3)).settings.width == 3
+
+    def test_two_of_one_name(self, folder):
+        (folder / "ai4sim_plugin_one.py").write_text(self.SOURCE.format(name="HalfUNet"))
+        with pytest.raises(
+            ValueError, match=r"two networks are called HalfUNet: in weather_forecast.* and in ai4sim_plugin_one"
+        ):
+            registry.available_networks()
