@@ -59,7 +59,9 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
 }
 _TITLES: Final[Mapping[str, str]] = {
     "r2": "R²",
-    **{name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "csi", "fss", "lsd", "ssr")},
+    **{
+        name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "csi", "fss", "lsd", "ssr")
+    },
 }
 MINUS: Final = "\u2212"
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

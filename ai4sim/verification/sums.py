@@ -79,9 +79,9 @@ def error_statistics(
         ValueError: dimensions, coordinates or units do not agree; a value is not finite; a weight is
             negative.
     """
-    names = _dimensions(target, reduce)
-    prediction, weights = _aligned(prediction, target, weights)
-    labels, codes, block_dim = _block_labels(target, names, block)
+    names = reduced_dimensions(target, reduce)
+    prediction, weights = aligned(prediction, target, weights)
+    labels, codes, block_dim = labels_of_blocks(target, names, block)
     kept = [dim for dim in target.dims if dim not in names]
     # reduced dimensions first, the one with the blocks leading, so that a slice is a (row, cell) matrix
     order = sorted(names, key=lambda dim: dim != block_dim) + kept
@@ -96,7 +96,7 @@ def error_statistics(
         w = None
         if weights is not None:
             w = _matrix(weights.isel(part, missing_dims="ignore").broadcast_like(target.isel(part)), cells)
-        valid = _valid(p, t, prediction, target, part, skipna)
+        valid = valid_pairs(p, t, prediction, target, part, skipna)
         if shift is None:
             shift = _mean(t, valid)
         rows = codes[part[block_dim]]
@@ -114,7 +114,7 @@ def error_statistics(
     return xr.Dataset(
         {name: (dims, values.reshape(shape)) for name, values in zip(SUMS, sums, strict=True)},
         coords=coords,
-        attrs=_units(prediction, target),
+        attrs=common_units(prediction, target),
     )
 
 
@@ -223,7 +223,7 @@ def slices(array: xr.DataArray, dims: Sequence[Hashable]) -> Iterator[Mapping[Ha
         yield dict(zip(steps, combination, strict=True))
 
 
-def _dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashable]) -> list[Hashable]:
+def reduced_dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashable]) -> list[Hashable]:
     names = list(reduce) if isinstance(reduce, Iterable) and not isinstance(reduce, str) else [reduce]
     missing = [name for name in names if name not in target.dims]
     if missing or not names:
@@ -231,7 +231,7 @@ def _dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashable]) -> 
     return names
 
 
-def _aligned(
+def aligned(
     prediction: xr.DataArray, target: xr.DataArray, weights: xr.DataArray | None
 ) -> tuple[xr.DataArray, xr.DataArray | None]:
     if set(prediction.dims) != set(target.dims):
@@ -253,7 +253,7 @@ def _aligned(
     return prediction, weights
 
 
-def _block_labels(
+def labels_of_blocks(
     target: xr.DataArray, names: Sequence[Hashable], block: Hashable | xr.DataArray | None
 ) -> tuple[NDArray[Any], NDArray[np.intp], Hashable]:
     """Sorted labels, the number of its label for each position, and the dimension the positions are along."""
@@ -282,7 +282,7 @@ def _matrix(values: xr.DataArray, cells: int) -> Float:
     return np.asarray(values.values, dtype=np.float64).reshape(rows, cells)
 
 
-def _valid(
+def valid_pairs(
     p: Float,
     t: Float,
     prediction: xr.DataArray,
@@ -387,7 +387,7 @@ def shift_of(statistics: xr.Dataset) -> xr.DataArray:
     return statistics.coords[SHIFT].reset_coords(drop=True)
 
 
-def _units(prediction: xr.DataArray, target: xr.DataArray) -> dict[str, str]:
+def common_units(prediction: xr.DataArray, target: xr.DataArray) -> dict[str, str]:
     units = {name: array.attrs.get("units") for name, array in (("p", prediction), ("t", target))}
     if None not in units.values() and units["p"] != units["t"]:
         raise ValueError(f"prediction is in {units['p']!r} and target in {units['t']!r}: convert one of them")
