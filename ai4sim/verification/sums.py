@@ -224,6 +224,7 @@ def slices(array: xr.DataArray, dims: Sequence[Hashable]) -> Iterator[Mapping[Ha
 
 
 def reduced_dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashable]) -> list[Hashable]:
+    """Names of the dimensions to sum over, each of which the target must have."""
     names = list(reduce) if isinstance(reduce, Iterable) and not isinstance(reduce, str) else [reduce]
     missing = [name for name in names if name not in target.dims]
     if missing or not names:
@@ -234,6 +235,7 @@ def reduced_dimensions(target: xr.DataArray, reduce: Hashable | Sequence[Hashabl
 def aligned(
     prediction: xr.DataArray, target: xr.DataArray, weights: xr.DataArray | None
 ) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """Prediction and weights in the target's order of dimensions; refuses those that do not fit it."""
     if set(prediction.dims) != set(target.dims):
         raise ValueError(f"prediction has dimensions {prediction.dims} and target {target.dims}: they must agree")
     for name, array in {"prediction": prediction, "weights": weights}.items():
@@ -388,6 +390,7 @@ def shift_of(statistics: xr.Dataset) -> xr.DataArray:
 
 
 def common_units(prediction: xr.DataArray, target: xr.DataArray) -> dict[str, str]:
+    """The units of both as attributes, none where neither says; refuses units that differ."""
     units = {name: array.attrs.get("units") for name, array in (("p", prediction), ("t", target))}
     if None not in units.values() and units["p"] != units["t"]:
         raise ValueError(f"prediction is in {units['p']!r} and target in {units['t']!r}: convert one of them")
