@@ -374,8 +374,7 @@ def draw(card: Scorecard, sums: Sums, samples: TestForecasts, folder: Path) -> N
         folder: where the files go.
     """
     model, names = samples.model, samples.parameters
-    n_leads = samples.predictions.sizes["lead_time"]
-    some = sorted({0, n_leads // 4, n_leads // 2, n_leads - 1})
+    some = shown_leads(samples.predictions["lead_time"].values)
     figures = {
         "skill_by_lead": plotters.plot_skill_by_lead(card, model, names),
         "rmse_by_lead": plotters.plot_scores_by_lead(card, "rmse", names, sums.products),
@@ -403,6 +402,14 @@ def draw(card: Scorecard, sums: Sums, samples: TestForecasts, folder: Path) -> N
     name = shown_parameters(names)[0]
     truth, forecast = samples.fields(typical_case(samples), name)
     plotters.animate(truth, forecast, folder / f"forecast_{name}.gif", model=model, title=plotters.title_of(name))
+
+
+def shown_leads(hours: NDArray[Any]) -> list[int]:
+    """Indices of four lead times: those that a reader expects where they are there, else evenly spread ones."""
+    expected = [int(np.flatnonzero(hours == hour)[0]) for hour in (6, 12, 24, 48) if hour in hours]
+    if len(expected) == 4:
+        return expected
+    return sorted({0, len(hours) // 3, 2 * len(hours) // 3, len(hours) - 1})
 
 
 def shown_parameters(names: list[str]) -> list[str]:

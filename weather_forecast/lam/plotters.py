@@ -9,13 +9,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
+from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from ai4sim.atomic import atomic_path
 from ai4sim.figures import (
     COLORS,
+    DENSITY,
     DIVERGING,
     SEQUENTIAL,
     TRUTH_COLOR,
@@ -72,7 +73,7 @@ def plot_skill_by_lead(card: Scorecard, model: str, parameters: Sequence[str], b
             shade = abs(skill.values[row, column])
             ax.text(
                 column, row, _short(value), ha="center", va="center", fontsize=6.5,
-                color="white" if shade > 0.5 else "black",
+                color="white" if shade > 0.25 else "black",
             )  # fmt: skip
         units = [f"{title_of(name)} [{format_units(Parameter.parse(name).units)}]" for name in parameters]
         ax.set_yticks(range(len(units)), units)
@@ -152,23 +153,21 @@ def plot_maps(
         title: of the figure.
     """
     difference = (forecast - truth).assign_attrs(truth.attrs)
-    positive = float(truth.min()) >= 0 and truth.attrs.get("units") == "kg m-2"
-    levels = MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998]))
-    if positive:
-        levels = np.array([0.1, 0.2, 0.5, 1, 2, 5, 10])
+    levels, colours = _levels(truth)
     spread = symmetric_levels(difference.isel(lead_time=list(leads)))
     aspect = truth.sizes["lon"] / truth.sizes["lat"]
     with style():
         figure = new_figure(2.5 * len(leads) * min(aspect, 1.4) + 1.4, 6.2, title=title)
         axes = figure.subplots(3, len(leads), sharex=True, sharey=True, squeeze=False)
         for column, lead in enumerate(leads):
-            for row, (name, field, shown, colours) in enumerate(
-                (("truth", truth, levels, SEQUENTIAL), (model, forecast, levels, SEQUENTIAL),
+            for row, (name, field, shown, colour_map) in enumerate(
+                (("truth", truth, levels, colours), (model, forecast, levels, colours),
                  (f"{model} {MINUS} truth", difference, spread, DIVERGING))
             ):  # fmt: skip
                 ax = axes[row, column]
                 one = field.isel(lead_time=lead)
-                image = ax.contourf(one["longitude"], one["latitude"], one, shown, cmap=colours, extend="both")
+                extend = "max" if colour_map is DENSITY else "both"
+                image = ax.contourf(one["longitude"], one["latitude"], one, shown, cmap=colour_map, extend=extend)
                 _geography(ax, truth)
                 ax.set_title(f"{name}, +{float(one['lead_time']):g} h")
                 if column == len(leads) - 1 and row != 0:
@@ -176,6 +175,13 @@ def plot_maps(
                     figure.colorbar(image, ax=axes[:2] if row == 1 else axes[2], label=label, shrink=0.9)
         _map_axes(axes)
     return figure
+
+
+def _levels(truth: xr.DataArray) -> tuple[np.ndarray, Colormap]:
+    """Contour levels and colours; amounts of water are white below the first one."""
+    if truth.attrs.get("units") == "kg m-2" and float(truth.min()) >= 0:
+        return np.array([0.1, 0.2, 0.5, 1, 2, 5, 10]), DENSITY
+    return MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998])), SEQUENTIAL
 
 
 def _geography(ax: Axes, field: xr.DataArray) -> None:
@@ -191,7 +197,7 @@ def _geography(ax: Axes, field: xr.DataArray) -> None:
             field["latitude"],
             field["border"] > 0,
             [0.5],
-            colors="w",
+            colors="#7F7F7F",
             linewidths=0.9,
             linestyles="--",
         )
@@ -219,7 +225,7 @@ def plot_error_maps(errors: xr.DataArray, *, leads: Sequence[int], title: str | 
     levels = MaxNLocator(9).tick_values(0, float(free.quantile(0.995)))
     aspect = errors.sizes["lon"] / errors.sizes["lat"]
     with style():
-        figure = new_figure(2.5 * len(leads) * min(aspect, 1.4) + 1.2, 2.7, title=title)
+        figure = new_figure(1.9 * len(leads) * min(aspect, 1.4) + 1.2, 2.4, title=title)
         axes = figure.subplots(1, len(leads), sharex=True, sharey=True, squeeze=False)
         for ax, one in zip(axes.flat, shown, strict=True):
             image = ax.contourf(one["longitude"], one["latitude"], one, levels, cmap=SEQUENTIAL, extend="max")
@@ -255,6 +261,8 @@ def plot_spectra(spectra: xr.Dataset, parameters: Sequence[str], *, model: str, 
                 values = one["prediction"].sel(lead_time=lead)
                 ax.loglog(wavelength, values, color=shade, lw=1.2, label=f"{model}, +{lead:g} h")
             ax.set_title(title_of(name))
+            # eight decades: what is below is rounding, in the truth's smoothest fields
+            ax.set_ylim(bottom=1e-8 * float(one["target"].max()))
             ax.set_ylabel(f"variance [{format_units(_squared(Parameter.parse(name).units))}]")
             ax.xaxis.set_minor_formatter(NullFormatter())
         axes[0, 0].invert_xaxis()
@@ -268,7 +276,7 @@ def plot_spectra(spectra: xr.Dataset, parameters: Sequence[str], *, model: str, 
 
 
 def _squared(units: str) -> str:
-    return f"({units})2" if " " in units else f"{units}2"
+    return f"{units}2" if units.isalpha() else f"({units})2"
 
 
 def animate(truth: xr.DataArray, forecast: xr.DataArray, path: Path, *, model: str, title: str) -> Path:
@@ -281,7 +289,7 @@ def animate(truth: xr.DataArray, forecast: xr.DataArray, path: Path, *, model: s
         model: name of the forecast.
         title: of the animation.
     """
-    levels = MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998]))
+    levels, colours = _levels(truth)
     with style():
         figure = new_figure(8.6, 3.4, title=title)
         axes = figure.subplots(1, 2, sharex=True, sharey=True, squeeze=False)
@@ -292,7 +300,14 @@ def animate(truth: xr.DataArray, forecast: xr.DataArray, path: Path, *, model: s
             for ax, (name, field) in zip(axes.flat, (("truth", truth), (model, forecast)), strict=True):
                 ax.clear()
                 one = field.isel(lead_time=lead)
-                image = ax.contourf(one["longitude"], one["latitude"], one, levels, cmap=SEQUENTIAL, extend="both")
+                image = ax.contourf(
+                    one["longitude"],
+                    one["latitude"],
+                    one,
+                    levels,
+                    cmap=colours,
+                    extend="max" if colours is DENSITY else "both",
+                )
                 _geography(ax, truth)
                 ax.set_title(f"{name}, +{float(one['lead_time']):g} h")
             _map_axes(axes)
