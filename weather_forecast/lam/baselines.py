@@ -7,8 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.progress import track
 
-from weather_forecast.lam import config
-from weather_forecast.lam.parameters import Parameter
+from weather_forecast.lam.parameters import host_matches
 from weather_forecast.lam.periods import Period
 
 Float = NDArray[np.floating]
@@ -76,9 +75,9 @@ class Climatology:
             counts[key] = counts.get(key, 0.0) + there
         with np.errstate(invalid="ignore"):
             self._means = {key: sums[key] / counts[key] for key in sums}
-        self._overall = sum(sums.values()) / sum(counts.values())
+        self._overall: Float = np.sum(list(sums.values()), axis=0) / np.sum(list(counts.values()), axis=0)
 
-    def _key(self, row: int) -> tuple[int, int]:
+    def _key(self, row: np.int64) -> tuple[int, int]:
         time = self._times[row]
         hour = int((time - time.astype("datetime64[D]")) // np.timedelta64(1, "h"))
         month = int(time.astype("datetime64[M]").astype(int) % 12)
@@ -103,11 +102,10 @@ class Host:
 
     def __init__(self, store: xr.Dataset) -> None:
         self._forcing = store["forcing"]
-        names = list(self._forcing.attrs["features"])
-        hosts = {Parameter.parse(n).suffix: i for i, n in enumerate(names) if Parameter.parse(n).source == config.HOST}
-        wanted = [name for name in store["state"].attrs["features"] if Parameter.parse(name).suffix in hosts]
-        self.parameters = wanted
-        self._columns = [hosts[Parameter.parse(name).suffix] for name in wanted]
+        names = list(store["state"].attrs["features"])
+        pairs = host_matches(names, self._forcing.attrs["features"])
+        self.parameters = [names[own] for own, _ in pairs]
+        self._columns = [theirs for _, theirs in pairs]
 
     def __call__(self, rows: NDArray[np.int64], n_inputs: int) -> Float:
         """The host's fields."""

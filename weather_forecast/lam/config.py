@@ -61,10 +61,24 @@ FIELDS = {
     "tirf": Field("kg m-2", "rain", "rainfall_amount", cumulative=True, lower=0.0),
     "sprate": Field("kg m-2", "snowfall", "snowfall_amount", cumulative=True, lower=0.0),
     "prec": Field("kg m-2", "radar and gauge precipitation", "precipitation_amount", cumulative=True, lower=0.0),
+    "pres": Field("Pa", "surface pressure", "surface_air_pressure", lower=0.0),
+    "nlwrs": Field("W m-2", "net longwave radiation at the surface", "surface_net_downward_longwave_flux"),
+    "nswrs": Field("W m-2", "net shortwave radiation at the surface", "surface_net_downward_shortwave_flux", lower=0.0),
+    "flux": Field("W m-2", "solar radiation at the top of the atmosphere", "toa_incoming_shortwave_flux", lower=0.0),
+    "wtr": Field("1", "share of open water", lower=0.0, upper=1.0),
+    "d2m": Field("K", "2 m dew point", "dew_point_temperature", lower=0.0),
+    "ishf": Field("W m-2", "sensible heat flux, downward", "surface_downward_sensible_heat_flux"),
+    "zust": Field("m s-1", "friction velocity", lower=0.0),
 }  # fmt: skip
-"""Short names of TITAN's fields; what is before them in a parameter's name is the model they come from."""
+"""Short names of fields, TITAN's first; what is before them in a parameter's name is the model they come from."""
 
-SOURCES = {"aro": "AROME, the analysed limited-area model", "arp": "ARPEGE, the host model", "ant": "ANTILOPE, radar"}
+SOURCES = {
+    "aro": "AROME, the analysed limited-area model",
+    "arp": "ARPEGE, the host model",
+    "ant": "ANTILOPE, radar",
+    "meps": "MEPS, the Nordic ensemble of limited-area forecasts",
+    "era": "ERA5, the global reanalysis",
+}
 HOST = "arp"
 
 ZARR_HOST_PREFIX = "host_"

@@ -23,7 +23,7 @@ from ai4sim.sampling import evaluation_batch_size
 from ai4sim.store import open_store, read_manifest
 from ai4sim.windows import Windows, find_windows
 from weather_forecast.lam import config, prepare
-from weather_forecast.lam.accessors import DataAccessor, ZarrAccessor
+from weather_forecast.lam.accessors import DataAccessor, TitanNpyAccessor, ZarrAccessor
 from weather_forecast.lam.borders import Treatment, border_weights
 from weather_forecast.lam.demo import DemoSettings, write_demo
 from weather_forecast.lam.domain import DatasetInfo
@@ -119,6 +119,7 @@ class LamData(LightningDataModule):
         folder = data_folder(config.USE_CASE)
         self.raw = folder / "raw" / dataset
         self._accessor = accessor
+        self._makes_demo = demo is not None and accessor is None
         self.selection = prepare.Selection((*self.state, *self.diagnostics), tuple(self.forcing), crop)
         self.border_size, self.border = border_size, border
         self.step = np.timedelta64(round(step_hours * 3600), "s")
@@ -141,10 +142,11 @@ class LamData(LightningDataModule):
     @property
     def accessor(self) -> DataAccessor:
         """Of the raw data."""
-        if self._accessor is not None:
-            return self._accessor
-        assert self.demo is not None
-        return ZarrAccessor(self.raw / self.demo.path)
+        if self._accessor is None:
+            assert self.demo is not None
+            path = self.raw / self.demo.path
+            self._accessor = ZarrAccessor(path) if self.demo.layout == "zarr" else TitanNpyAccessor(path)
+        return self._accessor
 
     def _require_settings(self) -> None:
         """Refuse what only commands that read no data can do without."""
@@ -159,12 +161,11 @@ class LamData(LightningDataModule):
     def prepare_data(self) -> None:
         """Make what is missing: the demo, the processed store, its flat copy."""
         self._require_settings()
-        if self.trainer is not None and self.trainer.predicting:
-            if self.demo is not None and self._accessor is None:
-                write_demo(self.raw, self.demo)
-            return
-        if self.demo is not None and self._accessor is None:
+        if self._makes_demo:
+            assert self.demo is not None
             write_demo(self.raw, self.demo)
+        if self.trainer is not None and self.trainer.predicting:
+            return
         prepare.build(
             self.store,
             self.accessor,
@@ -329,14 +330,17 @@ class LamData(LightningDataModule):
         if stage == "test":
             found = self._windows["test"]
             times, n_steps, batch = found.times, self.n_targets_eval, self._evaluation_batch("test")
-            coords = {name: self._coords[name] for name in ("latitude", "longitude", "x", "y", "geopotential")}
+            coords: dict[str, Any] = {
+                name: self._coords[name] for name in ("latitude", "longitude", "x", "y", "geopotential")
+            }
             grid_shape = self.info().shape
             coords["border"] = xr.DataArray(self.info().border.numpy(), dims=("lat", "lon"))
-            extra = {"rows": (("sample", "step"), found.rows)}
+            coords["rows"] = (("sample", "step"), found.rows)
+            units = self._units
             attrs |= {"store": str(self.store), "n_inputs": self.n_inputs}
         else:
             windows = self._operational()
-            times, n_steps, batch, extra = windows.times, windows.n_steps, 1, {}
+            times, n_steps, batch = windows.times, windows.n_steps, 1
             grid = windows.grid
             grid_shape = grid.shape
             coords = {
@@ -344,9 +348,9 @@ class LamData(LightningDataModule):
                 "longitude": (("lat", "lon"), grid.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
             }
             attrs["source"] = self.accessor.label
+            units = self.accessor.parameters()
         lead = np.arange(1, n_steps + 1) * (self.step / np.timedelta64(1, "h"))
         coords |= {
-            **extra,
             "row": ("sample", np.arange(len(times)), {"long_name": "number of the window"}),
             "forecast_reference_time": ("sample", times.astype("datetime64[ns]"), {
                 "standard_name": "forecast_reference_time", "long_name": "initial time",
@@ -358,13 +362,13 @@ class LamData(LightningDataModule):
         for name in self.selection.state:
             shape = (len(times), n_steps, *grid_shape)
             values = dask.array.zeros(shape, dtype=np.float32, chunks=(batch, *shape[1:]))
-            variables[name] = (("sample", "lead_time", "lat", "lon"), values, _attributes(name))
+            variables[name] = (("sample", "lead_time", "lat", "lon"), values, _attributes(name, units[name]))
         return xr.Dataset(variables, coords, attrs)
 
 
-def _attributes(name: str) -> dict[str, str]:
+def _attributes(name: str, units: str) -> dict[str, str]:
     parameter = Parameter.parse(name)
-    attributes = {"units": parameter.units, "long_name": parameter.title}
+    attributes = {"units": units, "long_name": parameter.title}
     if parameter.field.standard_name:
         attributes["standard_name"] = parameter.field.standard_name
     return attributes

@@ -11,7 +11,7 @@ from ai4sim.errors import InputError
 from ai4sim.normalization import FeatureStatistics
 from weather_forecast.lam import config
 from weather_forecast.lam.networks.base import Grid
-from weather_forecast.lam.parameters import Parameter
+from weather_forecast.lam.parameters import Parameter, host_matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +86,7 @@ class DatasetInfo:
 
     def host_matches(self) -> list[tuple[int, int]]:
         """Pairs of channels (state, forcing) of the same field and level in analysis and host."""
-        host = {name.partition("_")[2]: i for i, name in enumerate(self.forcing) if name.startswith(config.HOST + "_")}
-        names = [Parameter.parse(name).suffix for name in self.state]
-        return [(i, host[suffix]) for i, suffix in enumerate(names) if suffix in host]
+        return host_matches(self.state, self.forcing)
 
     def require_same(self, other: "DatasetInfo") -> None:
         """Refuse data that differ from those a model was trained on.
@@ -136,10 +134,11 @@ class DatasetInfo:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetInfo":
         """Inverse of :meth:`to_dict`."""
-        return cls(**{
+        made: dict[str, Any] = {
             key: FeatureStatistics.from_dict(value) if key.endswith("_statistics") and value is not None else value
             for key, value in values.items()
-        })  # fmt: skip
+        }
+        return cls(**made)
 
 
 def _unit_range(field: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ class TestForecasts:
         self.train = Period(*settings["train"])
         self.parameters = [name for name in self.store["state"].attrs["features"] if name in predictions]
         self.n_samples = predictions.sizes["sample"]
+        self.units = dict(
+            zip(self.store["state"].attrs["features"], self.store["state"].attrs["feature_units"], strict=True)
+        )
 
     @cached_property
     def baselines(self) -> dict[str, Baseline]:
@@ -81,7 +84,7 @@ class TestForecasts:
         """Fields (sample, lead_time, lat, lon) of a parameter with its coordinates and units."""
         coords = {key: self.predictions[key][samples] for key in ("block", "forecast_reference_time")}
         coords["lead_time"] = self.predictions["lead_time"]
-        attrs = {"units": Parameter.parse(name).units, "long_name": Parameter.parse(name).title}
+        attrs = {"units": self.units[name], "long_name": Parameter.parse(name).title}
         return xr.DataArray(values, dims=DIMS, coords=coords, attrs=attrs)
 
     def parts(self) -> Iterator[slice]:
@@ -96,7 +99,7 @@ class TestForecasts:
         coords = {key: self.predictions[key] for key in (*kept, "lead_time")}
         if "land_sea_mask" in self.store:
             coords["land_sea_mask"] = self.store["land_sea_mask"]
-        attrs = {"units": Parameter.parse(name).units, "long_name": Parameter.parse(name).title}
+        attrs = {"units": self.units[name], "long_name": Parameter.parse(name).title}
         truth, forecast = (
             xr.DataArray(values[name][0], dims=DIMS[1:], coords=coords, attrs=attrs)
             for values in (self.truth(part), self.forecasts(part)[self.model])
@@ -144,7 +147,7 @@ class Sums:
                     key = (product, name)
                     target = samples.label(truth[name], name, part)
                     forecast = samples.label(values, name, part)
-                    common = {"reduce": ("sample", "lat", "lon"), "block": "block", "skipna": True}
+                    common: dict[str, Any] = {"reduce": ("sample", "lat", "lon"), "block": "block", "skipna": True}
                     errors.setdefault(key, []).append(error_statistics(forecast, target, weights=weights, **common))
                     if product == samples.model:
                         error = np.nan_to_num(values.astype(np.float64) - truth[name])
@@ -206,8 +209,9 @@ def mean_rmse_skill(model: dict[str, xr.Dataset], baseline: dict[str, xr.Dataset
     )
 
     def metric(sums: xr.Dataset) -> xr.DataArray:
-        own, other = (np.sqrt(sums[f"{kind}_squared_error"] / sums[f"{kind}_weight"]) for kind in ("model", "baseline"))
-        return 1 - (own / other).mean("parameter")
+        own, other = ((sums[f"{kind}_squared_error"] / sums[f"{kind}_weight"]) ** 0.5 for kind in ("model", "baseline"))
+        ratio: xr.DataArray = own / other
+        return 1 - ratio.mean("parameter")
 
     return sums, metric
 
@@ -341,19 +345,21 @@ def evaluate(folder: Path) -> Scorecard:
         sums = Sums(samples)
         experiment = f"{folder.resolve().parent.name}/{folder.resolve().name}"
         card = make_scorecard(sums, model=samples.model, experiment=experiment)
-        write_scores(card, samples.model, folder)
+        write_scores(card, samples, folder)
         draw(card, sums, samples, folder / "figures")
     return card
 
 
-def write_scores(card: Scorecard, model: str, folder: Path) -> None:
-    """Write ``scores.nc`` and ``scores.json``."""
-    frame = card.frame
+def write_scores(card: Scorecard, samples: TestForecasts, folder: Path) -> None:
+    """Write ``scores.nc``, with the initial times that were tested, and ``scores.json``."""
+    frame, model = card.frame, samples.model
     by_lead = frame[frame["lead_time"].notna() & frame["threshold"].isna() & (frame["variable"] != "all")]
     keys = {"metric": "metric", "model": "product", "variable": "parameter", "lead_time": "lead_time"}
     indexed = by_lead.rename(columns=keys).set_index(list(keys.values()))[["value", "lower", "upper"]]
     dataset = indexed.to_xarray()
     dataset["lead_time"].attrs["units"] = "hours"
+    dataset["initial_time"] = ("sample", samples.predictions["forecast_reference_time"].values)
+    dataset["mean_rmse_skill"] = skills(card)
     dataset.attrs = {"model": model, "experiment": card.experiment}
     with atomic_path(folder / "scores.nc") as partial:
         dataset.to_netcdf(partial, engine="h5netcdf")
@@ -362,6 +368,15 @@ def write_scores(card: Scorecard, model: str, folder: Path) -> None:
         values.setdefault(metric, {})[name] = part.sort_values("lead_time")["value"].tolist()
     with atomic_path(folder / "scores.json") as partial:
         partial.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def skills(card: Scorecard) -> xr.DataArray:
+    """``mean_rmse_skill_<baseline>`` with its bounds: (product, baseline, lead_time, bound)."""
+    prefix = "mean_rmse_skill_"
+    rows = card.frame[card.frame["metric"].str.startswith(prefix) & card.frame["lead_time"].notna()]
+    rows = rows.assign(baseline=rows["metric"].str.removeprefix(prefix)).rename(columns={"model": "product"})
+    values = rows.set_index(["product", "baseline", "lead_time"])[["value", "lower", "upper"]].to_xarray()
+    return values.to_dataarray("bound").transpose(..., "bound")
 
 
 def draw(card: Scorecard, sums: Sums, samples: TestForecasts, folder: Path) -> None:

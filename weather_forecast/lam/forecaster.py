@@ -101,7 +101,7 @@ class Forecaster(nn.Module):
         """
         if boundary not in ("truth", "host", "none"):
             raise InputError(f"boundary {boundary!r} is unknown; choose truth, host or none")
-        needs_host = boundary == "host" or getattr(self.strategy, "uses_host", False)
+        needs_host = boundary == "host" or self.strategy.uses_host
         if needs_host and not self.info.host_matches():
             raise InputError(
                 "boundary host needs fields of the host with the names of forecast ones, such as arp_z_500hpa for "
@@ -170,7 +170,7 @@ class Forecaster(nn.Module):
 
     def _outside(self, window: Window, k: int) -> Tensor | None:
         """The state outside at a target time, NaN where it is not known; None when nothing comes in."""
-        if getattr(self.strategy, "uses_host", False):
+        if self.strategy.uses_host:
             return window.host[:, k]  # type: ignore[index] # checked by set_boundary
         if self.boundary == "none" or not self.strategy.uses_boundary:
             return None

@@ -4,6 +4,7 @@ Predictions and targets are (batch, step, lat, lon, features). Missing targets (
 itself, and so is the border.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -44,7 +45,19 @@ def interior_mean(values: Tensor, there: Tensor, interior: Tensor) -> Tensor:
     return total / weight.sum(dim=(2, 3)).clamp(min=torch.finfo(values.dtype).tiny)
 
 
-class WeightedLoss(nn.Module):
+class ForecastLoss(nn.Module, ABC):
+    """A loss that learns from the data which features it is of."""
+
+    @abstractmethod
+    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+        """Take the features' names and the standard deviation (F,) of their standardised change over one step."""
+
+    @abstractmethod
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
+        """Loss (B, T) of every sample and step."""
+
+
+class WeightedLoss(ForecastLoss):
     """Mean over the interior of |error|^p, weighted by feature and summed over the features.
 
     The weight of a feature is w/sigma^p, with sigma the standard deviation of its standardised change over one step:
@@ -77,7 +90,7 @@ class WeightedLoss(nn.Module):
         return (interior_mean(error, there, interior) * self.factor).sum(-1)
 
 
-class CombinedLoss(nn.Module):
+class CombinedLoss(ForecastLoss):
     """Weighted sum of losses.
 
     Args:
@@ -85,11 +98,12 @@ class CombinedLoss(nn.Module):
         weights: of each; by default 1.
     """
 
-    def __init__(self, losses: list[nn.Module], weights: list[float] | None = None) -> None:
+    def __init__(self, losses: list[ForecastLoss], weights: list[float] | None = None) -> None:
         super().__init__()
         if weights is not None and len(weights) != len(losses):
             raise InputError(f"CombinedLoss: {len(weights)} weights for {len(losses)} losses")
-        self.losses = nn.ModuleList(losses)
+        self.losses = losses
+        self.parts = nn.ModuleList(losses)  # so that their buffers move with this module
         self.weights = weights or [1.0] * len(losses)
 
     def build(self, names: Sequence[str], change_std: Tensor) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ai4sim.errors import InputError
 from ai4sim.modules import ExperimentModule, OptimizerFactory, default_optimizer
@@ -11,7 +11,7 @@ from ai4sim.schedules import CosineSchedule
 from weather_forecast.lam.data import LamData
 from weather_forecast.lam.domain import DatasetInfo
 from weather_forecast.lam.forecaster import Boundary, Forecaster, Window
-from weather_forecast.lam.losses import WeightedLoss
+from weather_forecast.lam.losses import ForecastLoss, WeightedLoss
 from weather_forecast.lam.networks.base import make_settings
 from weather_forecast.lam.networks.registry import get_network
 from weather_forecast.lam.strategies import InterSteps, make_strategy
@@ -52,7 +52,7 @@ class LamModule(ExperimentModule):
         predict_boundary: Boundary | None = None,
         bounds: dict[str, tuple[float | None, float | None]] | None = None,
         mask_on_nan: bool = False,
-        loss: nn.Module | None = None,
+        loss: ForecastLoss | None = None,
         checkpoint_steps: bool = False,
         optimizer: OptimizerFactory = default_optimizer,
         schedule: CosineSchedule | None = None,
@@ -64,7 +64,7 @@ class LamModule(ExperimentModule):
         self.n_inputs = n_inputs
         self.boundary, self.predict_boundary = boundary, predict_boundary
         self.bounds, self.mask_on_nan, self.checkpoint_steps = bounds, mask_on_nan, checkpoint_steps
-        self.loss = loss or WeightedLoss()
+        self.loss: ForecastLoss = loss or WeightedLoss()
         self.n_steps: int | None = None
         self.lr_factor = 1.0
         self.forecaster: Forecaster | None = None

@@ -95,6 +95,17 @@ def parse_all(names: Sequence[str]) -> list[Parameter]:
     return [Parameter.parse(name) for name in names]
 
 
+def host_matches(state: Sequence[str], forcing: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of places (state, forcing) of the same field and level of two models: the analysed one and its host."""
+    known, hosts = [Parameter.parse(name) for name in state], [Parameter.parse(name) for name in forcing]
+    return [
+        (i, j)
+        for i, own in enumerate(known)
+        for j, host in enumerate(hosts)
+        if own.suffix == host.suffix and own.source != host.source
+    ]
+
+
 def _known(kind: str, value: str, valid: Sequence[str] | dict, name: str) -> None:
     if value not in valid:
         near = get_close_matches(value, list(valid), n=1)

@@ -82,7 +82,7 @@ def plot_skill_by_lead(card: Scorecard, model: str, parameters: Sequence[str], b
         ax.grid(visible=False)
         ax.tick_params(length=0)
         bar = figure.colorbar(image, ax=ax, label=f"1 {MINUS} RMSE / RMSE of {baseline}", pad=0.01)
-        bar.set_ticks(SKILL_LEVELS[::2])
+        bar.set_ticks(SKILL_LEVELS[::2].tolist())
     return figure
 
 
@@ -181,7 +181,7 @@ def _levels(truth: xr.DataArray) -> tuple[np.ndarray, Colormap]:
     """Contour levels and colours; amounts of water are white below the first one."""
     if truth.attrs.get("units") == "kg m-2" and float(truth.min()) >= 0:
         return np.array([0.1, 0.2, 0.5, 1, 2, 5, 10]), DENSITY
-    return MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998])), SEQUENTIAL
+    return np.asarray(MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998]))), SEQUENTIAL
 
 
 def _geography(ax: Axes, field: xr.DataArray) -> None:

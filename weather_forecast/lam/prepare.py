@@ -142,7 +142,7 @@ def build(
         "step": str(step),
         "records": len(records),
         "dropped": lacking[:100],
-        "accessor": accessor.label,
+        "accessor": {"kind": type(accessor).__name__, **accessor.settings()},
     }
     return build_store(
         store,
@@ -173,7 +173,7 @@ def _coordinates(accessor: DataAccessor, grid: GridInfo, rows: NDArray[np.int64]
 
 
 def _load(
-    accessor: DataAccessor, selection: Selection, part: tuple[slice, slice], records: Sequence[int]
+    accessor: DataAccessor, selection: Selection, part: tuple[slice, slice], records: NDArray[np.int64]
 ) -> xr.Dataset:
     """The fields of some records."""
 

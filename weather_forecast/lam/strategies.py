@@ -58,6 +58,10 @@ class Strategy(ABC):
     """Advances the state by one step of the data."""
 
     uses_boundary: bool
+    uses_host: bool = False
+
+    def __init__(self, inter_steps: InterSteps | None = None) -> None:
+        self.inter_steps = inter_steps or InterSteps()
 
     @abstractmethod
     def step(
@@ -91,9 +95,6 @@ class ScaledAR(Strategy):
     """
 
     uses_boundary = True
-
-    def __init__(self, inter_steps: InterSteps | None = None) -> None:
-        self.inter_steps = inter_steps or InterSteps()
 
     def step(
         self,
@@ -133,6 +134,7 @@ class DiffAR(Strategy):
     def __init__(self, inter_steps: InterSteps | None = None) -> None:
         if inter_steps is not None and inter_steps.number != 1:
             raise InputError(f"diff_ar makes one call of the network per step, not {inter_steps.number}")
+        super().__init__(inter_steps)
 
     def step(
         self,
@@ -162,6 +164,7 @@ class DownscalingOnly(Strategy):
     def __init__(self, inter_steps: InterSteps | None = None) -> None:
         if inter_steps is not None and inter_steps.number != 1:
             raise InputError(f"downscaling_only makes one call of the network per step, not {inter_steps.number}")
+        super().__init__(inter_steps)
 
     def step(
         self,

@@ -100,6 +100,8 @@ class OperationalWindows(Dataset[Batch]):
         self.accessor, self.selection, self.times = accessor, selection, times
         self.step, self.n_inputs, self.n_steps, self.with_truth = step, n_inputs, n_steps, with_truth
         self.part = selection.slices(accessor.load_grid_info())
+        if accessor.records().sequences.any():
+            raise InputError(f"{accessor.label} holds several forecasts or members: give one of them to predict from")
         self.records = {time: i for i, time in enumerate(accessor.records().times.astype("datetime64[s]").tolist())}
         for time in times:
             self._rows(time)

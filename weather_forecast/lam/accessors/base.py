@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,12 @@ class DataAccessor(ABC):
     @abstractmethod
     def sources(self) -> list[Path]:
         """Files or stores whose change makes the processed data out of date."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides about the values beside the files themselves, as plain values: what it was made with."""
+        state = self.__getstate__() if hasattr(type(self), "__getstate__") else vars(self)
+        plain = dict(state) if isinstance(state, dict) else dict(vars(self))
+        return {key: str(value) for key, value in plain.items() if key != "path" and not key.startswith("_")}
 
     def require(self, names: Sequence[str]) -> None:
         """Refuse parameters that the data set does not have.

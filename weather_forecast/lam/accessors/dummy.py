@@ -32,7 +32,9 @@ class DummyAccessor(DataAccessor):
 
     def load_grid_info(self) -> GridInfo:
         """A grid over France."""
-        latitude, longitude = 42 + 0.1 * np.arange(self.shape[0]), 0.1 * np.arange(self.shape[1])
+        latitude, longitude = (
+            start + 0.1 * np.arange(n, dtype=np.float64) for start, n in zip((42.0, 0.0), self.shape, strict=True)
+        )
         geopotential = 1000 * np.random.default_rng(self.seed).random(self.shape)
         return GridInfo.from_axes(latitude, longitude, geopotential)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,8 @@ from ai4sim.errors import InputError
 from weather_forecast.lam import config
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
 from weather_forecast.lam.parameters import Parameter
+
+F = TypeVar("F", np.float32, np.float64)
 
 DIMS = ("time", "latitude", "longitude")
 
@@ -55,8 +58,8 @@ class ZarrAccessor(DataAccessor):
             raise InputError(f"{self.path}: latitude must be monotonic, it is {latitude[:3]} ...")
         return bool(steps[0] < 0)
 
-    def _south_first(self, values: NDArray[np.floating], axis: int = 0) -> NDArray[np.floating]:
-        return np.flip(values, axis) if self._upside_down else values
+    def _south_first(self, values: NDArray[F]) -> NDArray[F]:
+        return np.flip(values, axis=0) if self._upside_down else values
 
     def load_grid_info(self) -> GridInfo:
         """Regular latitudes and longitudes in an equirectangular plane; surface geopotential and land-sea mask."""

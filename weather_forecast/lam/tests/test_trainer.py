@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
 from ai4sim.store import open_store
-from weather_forecast.lam import config
+from weather_forecast.lam import compare, config
 from weather_forecast.lam.forecaster import Forecaster
 from weather_forecast.lam.networks import registry
 from weather_forecast.lam.networks.base import LamNetwork
@@ -142,7 +142,7 @@ def test_files_for_other_programs(run):
     assert set(values["rmse"]) == set(STATE)
     assert len(values["rmse"]["aro_t2m_2m"]) == 2
     scores = xr.open_dataset(run / "scores.nc")
-    assert set(scores.dims) == {"metric", "product", "parameter", "lead_time"}
+    assert set(scores["value"].dims) == {"metric", "product", "parameter", "lead_time"}
     own = scores["value"].sel(metric="rmse", product="HalfUNet", parameter="aro_t2m_2m").values
     np.testing.assert_allclose(own, values["rmse"]["aro_t2m_2m"])
 
@@ -354,3 +354,38 @@ class {name}(LamNetwork):
             ValueError, match=r"two networks are called HalfUNet: in weather_forecast.* and in ai4sim_plugin_one"
         ):
             registry.available_networks()
+
+
+class TestCompare:
+    def test_two_runs_side_by_side(self, run, capsys):
+        assert compare.main([str(run), str(run), "--lead_time", "6"]) == 0
+        out = capsys.readouterr().out
+        assert "1 - mean of RMSE / RMSE of persistence" in out
+        table = pd.read_csv(run / "scorecard.csv")
+        pooled = table[(table["metric"] == "mean_rmse_skill_persistence") & (table["lead_time"] == 6)]
+        own = pooled[pooled["model"] == "HalfUNet"].iloc[0]
+        assert f"{own['value']:.3f}" in out
+        assert f"[{own['lower']:.3f}, {own['upper']:.3f}]" in out
+        rmse = table[(table["metric"] == "rmse") & (table["lead_time"] == 6) & (table["model"] == "HalfUNet")]
+        for value in rmse["value"]:
+            assert f"{value:.4g}" in out
+
+    def test_runs_that_were_tested_on_other_times_are_refused(self, run, capsys, tmp_path):
+        with xr.open_dataset(run / "scores.nc") as scores:
+            scores.assign(initial_time=scores["initial_time"] + np.timedelta64(1, "D")).to_netcdf(
+                tmp_path / "scores.nc"
+            )
+        assert compare.main([str(run), str(tmp_path)]) == 2
+        assert "was tested on other initial times than smoke/version_0" in " ".join(capsys.readouterr().err.split())
+
+    def test_what_is_not_there_is_named(self, run, capsys, tmp_path):
+        for words, message in (
+            ([str(tmp_path)], "has no scores.nc: give folders of runs that were tested"),
+            (
+                [str(run), "--baseline", "oracle"],
+                "baseline 'oracle' is unknown; there are climatology, host, persistence",
+            ),
+            ([str(run), "--lead_time", "9"], "lead time 9 h was not tested; there are [3.0, 6.0]"),
+        ):
+            assert compare.main(words) == 2
+            assert message in " ".join(capsys.readouterr().err.split())
