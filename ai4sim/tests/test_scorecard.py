@@ -276,3 +276,27 @@ def test_load_names_what_is_wrong(card, tmp_path):
 def test_empty_scorecard_round_trips(tmp_path):
     Scorecard(use_case="a", experiment="b").save(tmp_path)
     assert len(Scorecard.load(tmp_path)) == 0
+
+
+def test_scores_along_a_dimension_equal_those_of_each_coordinate():
+    rng = np.random.default_rng(3)
+    shape = {"sample": 40, "lead_time": 3}
+    target = xr.DataArray(
+        rng.normal(size=(40, 3)), dims=shape, coords={"lead_time": [3.0, 6.0, 9.0]}, attrs={"units": "K"}
+    )
+    block = xr.DataArray(np.arange(40) // 8, dims="sample")
+    sums = {
+        name: error_statistics(target + noise * rng.normal(size=(40, 3)), target, reduce="sample", block=block)
+        for name, noise in (("net", 0.3), ("persistence", 0.9))
+    }
+    options = {"metrics": {"rmse": rmse}, "seed": 0, "skill_against": ["persistence"], "skill_metrics": ["rmse"]}
+    together = Scorecard(use_case="weather_forecast/lam", experiment="demo")
+    together.add_scores(sums, **options, along="lead_time", variable="t2m")
+    one_by_one = Scorecard(use_case="weather_forecast/lam", experiment="demo")
+    for place, lead in enumerate((3.0, 6.0, 9.0)):
+        parts = {name: part.isel(lead_time=place) for name, part in sums.items()}
+        one_by_one.add_scores(parts, **options, variable="t2m", lead_time=lead)
+    keys = ["model", "metric", "lead_time"]
+    first, second = (card.frame.sort_values(keys).reset_index(drop=True) for card in (together, one_by_one))
+    assert len(first) == 9
+    pd.testing.assert_frame_equal(first, second)

@@ -16,7 +16,7 @@ from rich.text import Text
 from ai4sim.atomic import atomic_path
 from ai4sim.experiment import PREDICTIONS
 from ai4sim.store import open_store, read_manifest
-from ai4sim.verification import Scorecard, block_bootstrap, error_statistics, merge
+from ai4sim.verification import Scorecard, error_statistics, merge
 from ai4sim.verification import deterministic as scores
 from ai4sim.verification.fields import merge_sums
 from ai4sim.verification.spatial import contingency_statistics, csi, frequency_bias, fss, fss_statistics
@@ -231,7 +231,6 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
     baselines = [name for name in sums.products if name != model]
     products = sums.products
     first = next(iter(sums.errors.values()))
-    leads = first["lead_time"].values
 
     for product in products:
         own = {name: sums.errors[product, name] for name in sums.parameters(product)}
@@ -240,71 +239,42 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
                 continue
             other = {name: sums.errors[baseline, name] for name in sums.parameters(baseline)}
             pair, metric = mean_rmse_skill(own, other)
-            n = float(first["n"].sum())
+            pair["n"] = first["n"]
             name = f"mean_rmse_skill_{baseline}"
-            pooled = pair.sum("lead_time")
-            card.add(model=product, metric=name, n=n, **block_bootstrap(pooled, metric, seed=0)._asdict())
-            for lead, hours in enumerate(leads):
-                interval = block_bootstrap(pair.isel(lead_time=lead), metric, seed=0)
-                card.add(model=product, metric=name, n=n, lead_time=float(hours), **interval._asdict())
+            card.add_scores({product: pair}, metrics={name: metric}, seed=0, along="lead_time")
+            card.add_scores({product: pair.sum("lead_time")}, metrics={name: metric}, seed=0)
 
-    names = sums.parameters(model)
-    for name in track(names, "intervals", transient=True):
-        with_it = [product for product in products if (product, name) in sums.errors]
-        for lead, hours in enumerate(leads):
-            selection: dict[str, Any] = {"variable": name, "lead_time": float(hours)}
-            parts = {product: sums.errors[product, name].isel(lead_time=lead) for product in with_it}
-            card.add_scores(
-                parts,
-                metrics=METRICS,
-                seed=0,
-                n_resamples=500,
-                skill_against=[baseline for baseline in baselines if baseline in parts],
-                skill_metrics=("rmse",),
-                **selection,
-            )
-            anomalies = {
-                product: sums.anomalies[product, name].isel(lead_time=lead)
-                for product in with_it
-                if (product, name) in sums.anomalies
-            }
-            # persistence of a field that never changes has no correlation
-            card.add_scores(anomalies, metrics={"acc": scores.correlation}, seed=0, n_resamples=500, **selection)
-            spectra = {
-                product: sums.spectra[product, name].isel(lead_time=lead)
-                for product in with_it
-                if (product, name) in sums.spectra
-            }
-            card.add_scores(spectra, metrics={"lsd": lsd}, seed=0, n_resamples=500, **selection)
-        add_rain_scores(card, sums, name, leads)
+    for name in track(sums.parameters(model), "intervals", transient=True):
+
+        def products_of(kind: dict[tuple[str, str], xr.Dataset], name: str = name) -> dict[str, xr.Dataset]:
+            return {product: part for (product, parameter), part in kind.items() if parameter == name}
+
+        errors = products_of(sums.errors)
+        card.add_scores(
+            errors,
+            metrics=METRICS,
+            seed=0,
+            skill_against=[baseline for baseline in baselines if baseline in errors],
+            skill_metrics=("rmse",),
+            along="lead_time",
+            variable=name,
+        )
+        card.add_scores(
+            products_of(sums.anomalies), metrics={"acc": scores.correlation}, seed=0, along="lead_time", variable=name
+        )
+        card.add_scores(products_of(sums.spectra), metrics={"lsd": lsd}, seed=0, along="lead_time", variable=name)
+        for place, threshold in enumerate(RAIN_THRESHOLDS):
+            events = {product: part.isel(threshold=place) for product, part in products_of(sums.events).items()}
+            tables = {"csi": csi, "frequency_bias": frequency_bias}
+            common: dict[str, Any] = {"along": "lead_time", "variable": name, "threshold": threshold}
+            card.add_scores(events, metrics=tables, seed=0, **common)
+            for width, window in enumerate(RAIN_WINDOWS):
+                fractions = {
+                    product: part.isel(threshold=place, window=width)
+                    for product, part in products_of(sums.fractions).items()
+                }
+                card.add_scores(fractions, metrics={f"window_{window}_fss": fss}, seed=0, **common)
     return card
-
-
-def add_rain_scores(card: Scorecard, sums: Sums, name: str, leads: NDArray[Any]) -> None:
-    """Add CSI, frequency bias and FSS of a precipitation by threshold; nothing for other parameters."""
-    for (product, parameter), events in sums.events.items():
-        if parameter != name:
-            continue
-        fractions = sums.fractions[product, name]
-        for lead, hours in enumerate(leads):
-            for place, threshold in enumerate(RAIN_THRESHOLDS):
-                selection: dict[str, Any] = {"variable": name, "lead_time": float(hours), "threshold": threshold}
-                chosen = {"lead_time": lead, "threshold": place}
-                card.add_scores(
-                    {product: events.isel(chosen)},
-                    metrics={"csi": csi, "frequency_bias": frequency_bias},
-                    seed=0,
-                    n_resamples=200,
-                    **selection,
-                )
-                for width, window in enumerate(RAIN_WINDOWS):
-                    card.add_scores(
-                        {product: fractions.isel(chosen).isel(window=width)},
-                        metrics={f"window_{window}_fss": fss},
-                        seed=0,
-                        n_resamples=200,
-                        **selection,
-                    )
 
 
 def lead_table(card: Scorecard, baseline: str = "persistence") -> Table:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ai4sim.errors import InputError
 from weather_forecast.lam import config
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
+from weather_forecast.lam.accessors.files import locate
 from weather_forecast.lam.parameters import Parameter
 
 F = TypeVar("F", np.float32, np.float64)
@@ -26,14 +27,14 @@ class ZarrAccessor(DataAccessor):
     all that is given out has row 0 in the south.
 
     Args:
-        path: folder or URL of the store, Zarr format 2 or 3.
+        path: folder or URL of the store, Zarr format 2 or 3; a relative one is looked for here and below ``data/raw``.
 
     Raises:
         InputError: it cannot be opened, or lacks a coordinate.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = str(path)
+        self.path = locate(path)
 
     def __getstate__(self) -> dict[str, str]:
         return {"path": self.path}

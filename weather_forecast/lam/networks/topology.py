@@ -52,6 +52,7 @@ class Plan:
 
     def __init__(self, topology: "Topology", batch: int, chunk: int | None) -> None:
         self.topology, self.batch, self.chunk = topology, batch, chunk
+        self.device = topology.senders.device
 
     def _repeated(self, index: Tensor, count: int) -> Tensor:
         shift = torch.arange(self.batch, device=index.device)[:, None] * count
@@ -192,9 +193,9 @@ class Topology(nn.Module):
         self._plan: Plan | None = None
 
     def plan(self, batch: int) -> Plan:
-        """The plan for so many samples; that of the last number is kept."""
+        """The plan for so many samples; that of the last number is kept, until the module moves to another device."""
         plan = self._plan
-        if plan is None or plan.batch != batch:
+        if plan is None or plan.batch != batch or plan.device != self.senders.device:
             plan = self._plan = Plan(self, batch, chunk_rows(self.senders.device))
         return plan
 
