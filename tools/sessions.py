@@ -114,12 +114,15 @@ def tests(session: nox.Session, python: str, package: str, reports: Path, *words
     )  # fmt: skip
 
 
-def register(use_case: str, extra: str) -> None:
+def register(use_case: str, extra: str, peers: Sequence[str] = (), benchmarks: Sequence[str] = ()) -> None:
     """Give the calling noxfile the sessions that every use case has.
 
     Args:
         use_case: path of the use case below the root, such as ``weather_forecast/gwd``.
         extra: its extra in pyproject.toml.
+        peers: packages that only the benchmarks compare with; they are installed by name into an environment of
+            their own.
+        benchmarks: modules below ``benchmarks/``; by default the one with the use case's name.
     """
     folder = ROOT / use_case
     package = use_case.replace("/", ".")
@@ -183,8 +186,11 @@ def register(use_case: str, extra: str) -> None:
     @nox.session(name="bench")
     def _bench(session: nox.Session) -> None:
         """Measure the hot paths; results go to benchmarks/results/."""
-        module = f"benchmarks.{Path(use_case).name}"
-        run(session, python(session), "-m", module, *session.posargs, cwd=ROOT)
+        interpreter = python(session)
+        if peers:
+            interpreter = environment(session, folder, "bench", ["-e", f".[{extra}]", *peers])
+        for name in benchmarks or (Path(use_case).name,):
+            run(session, interpreter, "-m", f"benchmarks.{name}", *session.posargs, cwd=ROOT)
 
 
 def newest_checkpoint(session: nox.Session, use_case: str) -> str:
