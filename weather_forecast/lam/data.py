@@ -120,7 +120,7 @@ class LamData(LightningDataModule):
         self.raw = folder / "raw" / dataset
         self._accessor = accessor
         self._makes_demo = demo is not None and accessor is None
-        self.selection = prepare.Selection((*self.state, *self.diagnostics), tuple(self.forcing), crop)
+        self.selection = prepare.FieldSelection((*self.state, *self.diagnostics), tuple(self.forcing), crop)
         self.border_size, self.border = border_size, border
         self.step = np.timedelta64(round(step_hours * 3600), "s")
         self.n_inputs, self.n_targets, self.n_targets_eval = n_inputs, n_targets, n_targets_eval

@@ -58,7 +58,7 @@ class ForecastLoss(nn.Module, ABC):
 
 
 class WeightedLoss(ForecastLoss):
-    """Mean over the interior of |error|^p, weighted by feature and summed over the features.
+    """Mean over the interior of ``|error|^p``, weighted by feature and summed over the features.
 
     The weight of a feature is w/sigma^p, with sigma the standard deviation of its standardised change over one step:
     features that change slowly must be forecast as much more precisely.

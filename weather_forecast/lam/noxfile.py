@@ -5,4 +5,9 @@ sys.path.insert(0, str(next(p for p in Path(__file__).resolve().parents if (p / 
 
 from tools.sessions import register
 
-register("weather_forecast/lam", "lam", peers=["mfai", "torch_geometric", "networkx", "scipy"], benchmarks=["lam", "lam_grid"])
+register(
+    "weather_forecast/lam",
+    "lam",
+    peers=["mfai", "torch_geometric", "networkx", "scipy"],
+    benchmarks=["lam", "lam_grid"],
+)

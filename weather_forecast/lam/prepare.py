@@ -39,7 +39,7 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class Selection:
+class FieldSelection:
     """What is taken from a raw data set.
 
     Args:
@@ -65,7 +65,7 @@ class Selection:
         return slice(r0, r1), slice(c0, c1)
 
 
-def find_records(accessor: DataAccessor, selection: Selection) -> tuple[NDArray[np.int64], list[str]]:
+def find_records(accessor: DataAccessor, selection: FieldSelection) -> tuple[NDArray[np.int64], list[str]]:
     """Records that have every parameter, and a sentence for each of those that lack one.
 
     Raises:
@@ -93,7 +93,7 @@ def find_records(accessor: DataAccessor, selection: Selection) -> tuple[NDArray[
 def build(
     store: Path,
     accessor: DataAccessor,
-    selection: Selection,
+    selection: FieldSelection,
     *,
     train: Period,
     step: np.timedelta64,
@@ -173,7 +173,7 @@ def _coordinates(accessor: DataAccessor, grid: GridInfo, rows: NDArray[np.int64]
 
 
 def _load(
-    accessor: DataAccessor, selection: Selection, part: tuple[slice, slice], records: NDArray[np.int64]
+    accessor: DataAccessor, selection: FieldSelection, part: tuple[slice, slice], records: NDArray[np.int64]
 ) -> xr.Dataset:
     """The fields of some records."""
 

@@ -12,7 +12,7 @@ from ai4sim.errors import InputError
 from ai4sim.manifest import PathLike
 from ai4sim.windows import WindowDataset
 from weather_forecast.lam.accessors.base import DataAccessor, GridInfo
-from weather_forecast.lam.prepare import Selection
+from weather_forecast.lam.prepare import FieldSelection
 from weather_forecast.lam.solar import time_encodings, toa_radiation
 
 Batch = dict[str, torch.Tensor]
@@ -89,7 +89,7 @@ class OperationalWindows(Dataset[Batch]):
     def __init__(
         self,
         accessor: DataAccessor,
-        selection: Selection,
+        selection: FieldSelection,
         times: NDArray[np.datetime64],
         *,
         step: np.timedelta64,

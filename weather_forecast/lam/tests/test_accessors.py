@@ -29,7 +29,7 @@ from weather_forecast.lam.data import LamData
 from weather_forecast.lam.demo import DemoSettings
 from weather_forecast.lam.parameters import Parameter
 from weather_forecast.lam.periods import Period
-from weather_forecast.lam.prepare import Selection
+from weather_forecast.lam.prepare import FieldSelection
 from weather_forecast.lam.tests.conftest import FORCING, tiny_data
 from weather_forecast.lam.trainer import main
 
@@ -228,7 +228,7 @@ class TestTree:
         assert not accessor.exists("aro_u_850hpa", 2)
         assert accessor.exists("aro_t_850hpa", 2)
         day = Period("2023-01-01", "2023-01-01")
-        prepare.build(tmp_path / "s.zarr", accessor, Selection(tuple(AROME)), train=day, step=HOUR)
+        prepare.build(tmp_path / "s.zarr", accessor, FieldSelection(tuple(AROME)), train=day, step=HOUR)
         assert "5 times, 1 dropped (first: aro_u_850hpa 2023-01-01T02:00)" in caplog.text
         with open_store(tmp_path / "s.zarr") as store:
             found = find_windows(

@@ -13,7 +13,7 @@ from weather_forecast.lam.accessors.base import Records
 from weather_forecast.lam.data import LamData
 from weather_forecast.lam.demo import DemoSettings
 from weather_forecast.lam.periods import Period
-from weather_forecast.lam.prepare import Selection
+from weather_forecast.lam.prepare import FieldSelection
 from weather_forecast.lam.solar import time_encodings, toa_radiation
 from weather_forecast.lam.tests.conftest import FORCING, STATE, tiny_data
 
@@ -23,7 +23,7 @@ DAYS = Period("2023-01-01", "2023-01-01")
 
 
 def build(path, accessor, **changes):
-    selection = changes.pop("selection", Selection(NAMES))
+    selection = changes.pop("selection", FieldSelection(NAMES))
     settings = {"train": DAYS, "step": 3 * HOUR} | changes
     return prepare.build(path, accessor, selection, **settings)
 
@@ -133,12 +133,12 @@ class TestPrepare:
 
     def test_crop(self, tmp_path):
         accessor = DummyAccessor(hours=6, shape=(6, 7))
-        build(tmp_path / "s.zarr", accessor, selection=Selection(NAMES, crop=(1, 5, 2, 4)))
+        build(tmp_path / "s.zarr", accessor, selection=FieldSelection(NAMES, crop=(1, 5, 2, 4)))
         with open_store(tmp_path / "s.zarr") as store:
             np.testing.assert_array_equal(store["state"][3], accessor.load(NAMES, 3)[1:5, 2:4])
             np.testing.assert_array_equal(store["longitude"], accessor.load_grid_info().longitude[1:5, 2:4])
         with pytest.raises(InputError, match=r"the crop \[1, 9, 2, 4\] is not within the grid of 6 rows and 7 columns"):
-            build(tmp_path / "s.zarr", accessor, selection=Selection(NAMES, crop=(1, 9, 2, 4)))
+            build(tmp_path / "s.zarr", accessor, selection=FieldSelection(NAMES, crop=(1, 9, 2, 4)))
 
     def test_periods_without_data(self, tmp_path):
         accessor = DummyAccessor(hours=6, shape=(6, 7))
