@@ -2,10 +2,10 @@
 
 import hashlib
 import logging
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -77,7 +77,7 @@ def _read(path: Path, key: str, kind: type[G]) -> G | None:
         if stored["key"] != key:
             return None
         return kind(**{name: _revived(value) for name, value in stored["graph"].items()})
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError):
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, UnpicklingError):
         return None
 
 

@@ -6,11 +6,11 @@ A folder holds, as tensors or lists of tensors (one per level, bottom first): ``
 set of nodes, row 0 senders, row 1 receivers; features are not normalised.
 """
 
-import pickle
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not there; the graph is not whole") from error
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (EOFError, RuntimeError, UnpicklingError) as error:
         raise InputError(f"{path}: cannot be read as tensors: {error}") from error
 
 
