@@ -80,6 +80,9 @@ def plot_level_scores(profiles: xr.Dataset) -> Figure:
     figure = plot_profiles(shown, title="Scores by level, both components pooled")
     rmse, bias, _ = figure.axes
     rmse.set_xscale("log")
+    # the line at zero must not stretch the axis
+    values = shown["rmse"].where(shown["rmse"] > 0)
+    rmse.set_xlim(0.7 * float(values.min()), 1.4 * float(values.max()))
     # errors of either sign over the same four decades
     bias.set_xscale("symlog", linthresh=1e-2)
     bias.set_xticks([-1e-1, -1e-2, 0, 1e-2, 1e-1], ["−0.1", "−0.01", "0", "0.01", "0.1"])

@@ -241,8 +241,8 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
             pair, metric = mean_rmse_skill(own, other)
             pair["n"] = first["n"]
             name = f"mean_rmse_skill_{baseline}"
-            card.add_scores({product: pair}, metrics={name: metric}, seed=0, along="lead_time")
             card.add_scores({product: pair.sum("lead_time")}, metrics={name: metric}, seed=0)
+            card.add_scores({product: pair}, metrics={name: metric}, seed=0, along="lead_time")
 
     for name in track(sums.parameters(model), "intervals", transient=True):
 

@@ -78,3 +78,18 @@ def test_coupled_sections_name_upwelling_and_half_period():
     assert found == ["half-period 45 days", "half-period 45 days", "no oscillation", "half-period 50 days"]
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the top is up
     assert figure.axes[-1].get_ylabel() == "zonal wind [m s⁻¹]"
+
+
+def test_the_axis_of_errors_by_level_is_as_long_as_they_are():
+    rmse = np.geomspace(2.0, 0.02, 63)[None] * np.array([[1.0], [1.5]])
+    profiles = xr.Dataset(
+        {
+            name: (("model", "level"), values)
+            for name, values in (("rmse", rmse), ("bias", 0 * rmse), ("r2", 0 * rmse + 0.5))
+        },
+        coords={"model": ["Net", "ridge"], "pressure": ("level", PRESSURE, {"units": "Pa"})},
+    )
+    axis = plotters.plot_level_scores(profiles).axes[0]
+    assert axis.get_xscale() == "log"
+    assert axis.get_xlim() == pytest.approx((0.7 * 0.02, 1.4 * 3.0))
+    assert axis.get_xlabel() == "RMSE"
