@@ -64,8 +64,8 @@ def networkx_edges(grid: Grid) -> int:
 
     Every edge gets its length and displacement, as node-by-node builders do, and neighbours come from a search tree.
     """
-    import networkx  # type: ignore[import-untyped, unused-ignore]
-    from scipy.spatial import KDTree  # type: ignore[import-untyped, unused-ignore]
+    import networkx
+    from scipy.spatial import KDTree
 
     x, y = (values.numpy() / values.max().item() for values in (grid.x, grid.y))
     mesh = legacy_mesh(x, y, legacy_levels(grid.shape))
@@ -130,7 +130,7 @@ def measure_construction(shape: tuple[int, int], repeats: int) -> list[dict[str,
 
 def peer_network(own: GraphNetwork) -> nn.Module:
     """The peer's network of the same name on the same graph with the same weights."""
-    from mfai.pytorch.models import nlam  # type: ignore[import-not-found, unused-ignore]
+    from mfai.pytorch.models import nlam
 
     settings = own.settings
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -170,7 +170,7 @@ def copy_weights(own: nn.Module, peer: nn.Module) -> None:
 
 def peer_layer(own: InteractionNet, hidden_dims: int) -> nn.Module:
     """The peer's interaction network without update of the edges, on the same edges with the same weights."""
-    from mfai.pytorch.models.nlam import interaction_net  # type: ignore[import-not-found, unused-ignore]
+    from mfai.pytorch.models.nlam import interaction_net
 
     topology = own.topology
     peer: nn.Module = interaction_net.InteractionNet(

@@ -17,13 +17,13 @@ def make_activation(name: str) -> nn.Module:
     Raises:
         InputError: torch has no such activation, or it needs arguments.
     """
-    kind = getattr(nn, name, None)
-    known = isinstance(kind, type) and (kind is nn.Identity or kind.__module__ == "torch.nn.modules.activation")
-    try:
-        if known:
-            return kind()  # type: ignore[misc, no-any-return]
-    except TypeError:
-        pass
+    kind: Callable[[], nn.Module] | None = getattr(nn, name, None)
+    if kind is nn.Identity or getattr(kind, "__module__", "") == "torch.nn.modules.activation":
+        assert kind is not None
+        try:
+            return kind()
+        except TypeError:  # it needs arguments
+            pass
     raise InputError(
         f"unknown activation {name!r}: name a class of torch.nn, such as Identity, ReLU, Sigmoid, Softplus"
     )

@@ -82,4 +82,5 @@ class HalfUNet(nn.Module):
             # Nobody needs the interpolated map again, so the sum may take its memory. The first map must stay as it
             # is: its ReLU needs it for the backward pass.
             total = upsampled.add_(total)
-        return self.activation(self.head(self.decoder(total)))  # type: ignore[no-any-return]
+        result: Tensor = self.activation(self.head(self.decoder(total)))
+        return result

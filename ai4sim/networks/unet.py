@@ -59,4 +59,5 @@ class UNet(nn.Module):
         x = self.bottleneck(x)
         for up, block, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = block(torch.cat([up(x), skip], dim=1))
-        return self.head(x)  # type: ignore[no-any-return]
+        result: Tensor = self.head(x)
+        return result

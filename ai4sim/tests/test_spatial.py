@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-import scores.categorical  # type: ignore[import-untyped]  # has no stubs
-import scores.spatial  # type: ignore[import-untyped]
+import scores.categorical
+import scores.spatial
 import xarray as xr
 
 from ai4sim.verification import block_bootstrap, bootstrap_skill

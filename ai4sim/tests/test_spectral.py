@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import scipy.fft  # type: ignore[import-untyped]  # has no stubs
+import scipy.fft
 import xarray as xr
 
 from ai4sim.verification import block_bootstrap

@@ -171,12 +171,17 @@ class Forecaster(nn.Module):
     def _outside(self, window: Window, k: int) -> Tensor | None:
         """The state outside at a target time, NaN where it is not known; None when nothing comes in."""
         if self.strategy.uses_host:
-            return window.host[:, k]  # type: ignore[index] # checked by set_boundary
+            return self._host(window, k)
         if self.boundary == "none" or not self.strategy.uses_boundary:
             return None
         if self.boundary == "host":
-            return window.host[:, k]  # type: ignore[index]
+            return self._host(window, k)
         return window.targets[:, k, ..., : len(self.info.state)]
+
+    @staticmethod
+    def _host(window: Window, k: int) -> Tensor:
+        assert window.host is not None, "set_boundary refuses data without a host"
+        return window.host[:, k]
 
     def step(self, history: list[Tensor], forcing: Tensor, outside: Tensor | None) -> Tensor:
         """The next state and its diagnostics (B, lat, lon, F_out)."""

@@ -37,7 +37,8 @@ class Lattice:
     @property
     def spacing(self) -> tuple[float, float]:
         """Distance of neighbouring columns and of neighbouring rows; infinite where there is only one."""
-        return tuple(float(c[1] - c[0]) if len(c) > 1 else float("inf") for c in (self.x, self.y))  # type: ignore[return-value]
+        columns, rows = (float(c[1] - c[0]) if len(c) > 1 else float("inf") for c in (self.x, self.y))
+        return columns, rows
 
     def positions(self) -> Floats:
         """(size, 2) x and y of all nodes."""

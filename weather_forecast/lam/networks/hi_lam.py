@@ -1,8 +1,10 @@
 """HiLAM and HiLAMParallel: message passing on a mesh in levels."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from weather_forecast.lam.graphs.structure import EDGE_FEATURES, MESH_FEATURES, EdgeSet, Graph, HierarchicalGraph
@@ -58,9 +60,9 @@ class HierarchicalNetwork(GraphNetwork):
             nodes[level] = self.read_nets[level](nodes[level + 1], nodes[level], down[level])
         return nodes[0]
 
+    @abstractmethod
     def sweep(self, nodes: list[Tensor], same: list[Tensor], up: list[Tensor], down: list[Tensor]) -> None:
         """Pass messages within and between levels, and replace the values in the lists, bottom first."""
-        raise NotImplementedError
 
 
 class HiLAM(HierarchicalNetwork):
@@ -141,17 +143,19 @@ class ParallelLayer(nn.Module):
         self.same, self.up, self.down = nn.ModuleList(same), nn.ModuleList(up), nn.ModuleList(down)
         self.node_mlps, self.mean = nn.ModuleList(node_mlps), mean
         for level in range(len(self.same)):
-            counts = sum(messages.topology.receiver_offsets.diff() for messages in self._arriving(level))
-            inverse = 1 / counts.clamp(min=1)[:, None]  # type: ignore[union-attr]
+            counts = torch.stack([messages.topology.receiver_offsets.diff() for messages in self._arriving(level)]).sum(
+                0
+            )
+            inverse = 1 / counts.clamp(min=1)[:, None]
             self.register_buffer(f"inverse_counts_{level}", inverse, persistent=False)
 
     def _arriving(self, level: int) -> list[Messages]:
-        arriving = [self.same[level]]
+        arriving: list[nn.Module] = [self.same[level]]
         if level > 0:
             arriving.append(self.up[level - 1])
         if level < len(self.same) - 1:
             arriving.append(self.down[level])
-        return arriving  # type: ignore[return-value]
+        return [cast(Messages, messages) for messages in arriving]
 
     def forward(
         self, nodes: list[Tensor], same: list[Tensor], up: list[Tensor], down: list[Tensor], last: bool

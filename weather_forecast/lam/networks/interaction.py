@@ -1,5 +1,6 @@
 """Message passing between two sets of nodes: interaction and propagation networks."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -71,8 +72,8 @@ class MLP(nn.Sequential):
 
     def _fused(self, x: Tensor, more: Tensor | None, residual: int | None) -> Tensor:
         parameters = *self.fused_parameters(), residual
-        result: Tensor = FusedMLP.apply(x, more, *parameters)  # type: ignore[no-untyped-call]
-        return result
+        apply: Callable[..., Tensor] = FusedMLP.apply
+        return apply(x, more, *parameters)
 
     def _plain(self, x: Tensor, more: Tensor | None, residual: int | None) -> Tensor:
         parts = [x] if more is None else [x, more]
@@ -153,9 +154,8 @@ class Messages(nn.Module):
     def _fused(self, senders: Tensor, receivers: Tensor, edges: Tensor, update: bool) -> tuple[Tensor, Tensor | None]:
         plan = self.topology.plan(len(receivers))
         parameters = *self.mlp.fused_parameters(), plan, update
-        result: tuple[Tensor, Tensor | None]
-        result = FusedMessages.apply(senders, receivers, edges, *parameters)  # type: ignore[no-untyped-call]
-        return result
+        apply: Callable[..., tuple[Tensor, Tensor | None]] = FusedMessages.apply
+        return apply(senders, receivers, edges, *parameters)
 
     def _plain(self, senders: Tensor, receivers: Tensor, edges: Tensor, update: bool) -> tuple[Tensor, Tensor | None]:
         topology = self.topology

@@ -1,9 +1,10 @@
 """Which edges join which nodes, arranged for gathering and summing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,6 @@ class Plan:
 
     def __init__(self, topology: "Topology", batch: int, chunk: int | None) -> None:
         self.topology, self.batch, self.chunk = topology, batch, chunk
-        self.device = topology.senders.device
 
     def _repeated(self, index: Tensor, count: int) -> Tensor:
         shift = torch.arange(self.batch, device=index.device)[:, None] * count
@@ -193,15 +193,16 @@ class Topology(nn.Module):
         self._plan: Plan | None = None
 
     def plan(self, batch: int) -> Plan:
-        """The plan for so many samples; that of the last number is kept, until the module moves to another device."""
+        """The plan for so many samples; that of the last number is kept."""
         plan = self._plan
-        if plan is None or plan.batch != batch or plan.device != self.senders.device:
+        if plan is None or plan.batch != batch:
             plan = self._plan = Plan(self, batch, chunk_rows(self.senders.device))
         return plan
 
-    def _apply(self, *args: Any, **kwargs: Any) -> "Topology":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Topology":
         self._plan = None  # it holds tensors of the device that is left
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        apply: Callable[..., nn.Module] = super()._apply
+        apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,15 +212,16 @@ class Topology(nn.Module):
         """Give every edge the values of its sender: (batch, senders, d) to (batch, E, d)."""
         if torch.compiler.is_compiling():
             return nodes.index_select(1, self.senders)
-        result: Tensor = _Gather.apply(nodes, self.plan(len(nodes)))  # type: ignore[no-untyped-call]
-        return result
+        plan = self.plan(len(nodes))
+        return _map_rows(nodes, RowMap(plan.senders), RowMap(plan.by_sender, plan.sender_offsets))
 
     def from_senders_to_receivers(self, nodes: Tensor) -> Tensor:
         """Sum the values of the senders at their receivers: (batch, senders, d) to (batch, receivers, d)."""
         if torch.compiler.is_compiling():
             return self.to_receivers(self.from_senders(nodes))
-        result: Tensor = _SendersToReceivers.apply(nodes, self.plan(len(nodes)))  # type: ignore[no-untyped-call]
-        return result
+        plan = self.plan(len(nodes))
+        forth = RowMap(plan.senders, plan.receiver_offsets)
+        return _map_rows(nodes, forth, RowMap(plan.receivers_by_sender, plan.sender_offsets))
 
     def from_receivers(self, nodes: Tensor) -> Tensor:
         """Give every edge the values of its receiver: (batch, receivers, d) to (batch, E, d)."""
@@ -234,8 +236,8 @@ class Topology(nn.Module):
         if torch.compiler.is_compiling():
             zeros = values.new_zeros(values.shape[0], self.num_receivers, values.shape[2])
             return zeros.index_add(1, self.receivers, values)
-        result: Tensor = _SumAtReceivers.apply(values, self.plan(len(values)))  # type: ignore[no-untyped-call]
-        return result
+        plan = self.plan(len(values))
+        return _map_rows(values, RowMap(plan.rows, plan.receiver_offsets), RowMap(plan.receivers))
 
 
 def _offsets(counts: Tensor) -> Tensor:
@@ -259,52 +261,37 @@ def sum_rows(values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
     return result
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of the senders; backward as sums in the order of the senders, not as additions one by one."""
+class RowMap(NamedTuple):
+    """A linear map of rows: copies of some rows, or sums of runs of them.
+
+    Args:
+        rows: which rows, in which order.
+        offsets: where each sum's rows begin, and their end; None for no sums.
+    """
+
+    rows: Tensor
+    offsets: Tensor | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Of all samples at once: (batch, n, d) to (batch, m, d)."""
+        flat = values.reshape(-1, values.shape[-1])
+        mapped = flat.index_select(0, self.rows) if self.offsets is None else sum_rows(flat, self.rows, self.offsets)
+        return mapped.view(values.shape[0], -1, values.shape[-1])
+
+
+class _MapRows(torch.autograd.Function):
+    """A map of rows whose transpose is given: sums in order, where autograd would add rows one by one."""
 
     @staticmethod
-    def forward(ctx: Any, nodes: Tensor, plan: Plan) -> Tensor:
-        ctx.plan = plan
-        rows = nodes.reshape(-1, nodes.shape[-1]).index_select(0, plan.senders)
-        return rows.view(nodes.shape[0], -1, nodes.shape[-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        plan: Plan = ctx.plan
-        summed = sum_rows(grad.reshape(-1, grad.shape[-1]), plan.by_sender, plan.sender_offsets)
-        return summed.view(grad.shape[0], -1, grad.shape[-1]), None
-
-
-class _SendersToReceivers(torch.autograd.Function):
-    """Gathering and summing in one, both ways."""
-
-    @staticmethod
-    def forward(ctx: Any, nodes: Tensor, plan: Plan) -> Tensor:
-        ctx.plan = plan
-        summed = sum_rows(nodes.reshape(-1, nodes.shape[-1]), plan.senders, plan.receiver_offsets)
-        return summed.view(nodes.shape[0], -1, nodes.shape[-1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        plan: Plan = ctx.plan
-        summed = sum_rows(grad.reshape(-1, grad.shape[-1]), plan.receivers_by_sender, plan.sender_offsets)
-        return summed.view(grad.shape[0], -1, grad.shape[-1]), None
-
-
-class _SumAtReceivers(torch.autograd.Function):
-    """Sums of consecutive rows; backward copies."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, plan: Plan) -> Tensor:
-        ctx.plan = plan
-        summed = sum_rows(values.reshape(-1, values.shape[-1]), plan.rows, plan.receiver_offsets)
-        return summed.view(values.shape[0], -1, values.shape[-1])
+    def forward(ctx: Any, values: Tensor, forth: RowMap, back: RowMap) -> Tensor:
+        ctx.back = back
+        return forth(values)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        plan: Plan = ctx.plan
-        rows = grad.reshape(-1, grad.shape[-1]).index_select(0, plan.receivers)
-        return rows.view(grad.shape[0], -1, grad.shape[-1]), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(grad), None, None
+
+
+# the type says what torch's own annotation does not
+_map_rows: Callable[[Tensor, RowMap, RowMap], Tensor] = _MapRows.apply

@@ -4,7 +4,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -563,7 +563,12 @@ class TestLambert:
 
 
 class TestNetcdf:
-    NAMES: dict[str, str] = {"era_t2m_2m": "t2m", "era_t_850hpa": "t", "era_t_500hpa": "t", "era_u10_10m": "wind"}  # noqa: RUF012
+    NAMES: ClassVar[dict[str, str]] = {
+        "era_t2m_2m": "t2m",
+        "era_t_850hpa": "t",
+        "era_t_500hpa": "t",
+        "era_u10_10m": "wind",
+    }
 
     def test_rows_from_the_south_columns_from_the_west_times_as_they_are(self, tmp_path):
         raw = netcdf_dataset()

@@ -80,4 +80,4 @@ def test_combined_losses_add_up():
 
 def test_only_squares_and_absolute_errors():
     with pytest.raises(InputError, match="p must be 1 or 2, not 3"):
-        WeightedLoss(3)  # type: ignore[arg-type]
+        WeightedLoss(3)

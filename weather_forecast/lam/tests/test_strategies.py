@@ -146,7 +146,7 @@ class TestBorders:
 
     def test_unknown_treatment(self):
         with pytest.raises(InputError, match="border treatment 'soft' is unknown; choose hard or davies"):
-            border_weights((6, 9), 1, "soft")  # type: ignore[arg-type]
+            border_weights((6, 9), 1, "soft")
 
 
 class TestBounds:
