@@ -57,7 +57,8 @@ def make_settings(kind: type[Any], given: Mapping[str, Any] | None = None) -> An
 class LamNetwork(nn.Module, ABC):
     """A network that takes the channels of a grid and gives the channels of the same grid, one step.
 
-    Subclasses name a frozen dataclass of their settings; :func:`make_settings` refuses unknown keys. Networks get
+    Subclasses name a frozen dataclass of their settings, of which :func:`make_settings` refuses unknown keys, and make
+    their layers in :meth:`build`. Networks get
     and give (batch, features, lat, lon), graph networks (batch, ngrid, features) with rows outer, columns inner.
 
     Args:
@@ -81,8 +82,17 @@ class LamNetwork(nn.Module, ABC):
         grid: Grid | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.input_shape = in_channels, out_channels, tuple(input_shape)
+        self.in_channels, self.out_channels, self.input_shape = in_channels, out_channels, input_shape
         self.settings = self.settings_kls() if settings is None else settings
+        self.build(grid)
+
+    @abstractmethod
+    def build(self, grid: Grid | None) -> None:
+        """Make the layers, from the channels, ``input_shape`` and ``settings`` that are set by now.
+
+        Args:
+            grid: positions of the points, None where the caller has none.
+        """
 
     @property
     def features_last(self) -> bool:

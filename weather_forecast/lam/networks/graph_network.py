@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -102,32 +102,25 @@ class GraphNetwork(LamNetwork):
     g2m_features: Tensor
     m2g_features: Tensor
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        input_shape: tuple[int, int],
-        settings: Any = None,
-        grid: Grid | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, input_shape, settings, grid)
+    def build(self, grid: Grid | None) -> None:
+        """Make the layers."""
         if grid is None:
             raise InputError(f"{type(self).__name__} needs the positions of the grid points")
         if grid.shape != self.input_shape:
             raise InputError(
                 f"{type(self).__name__}: positions of a grid {grid.shape[0]} x {grid.shape[1]}, fields of "
-                f"{input_shape[0]} x {input_shape[1]}"
+                f"{self.input_shape[0]} x {self.input_shape[1]}"
             )
         graph = self.make_graph(grid)
         d = self.settings.hidden_dims
-        self.grid_embedder = self.mlp(in_channels)
+        self.grid_embedder = self.mlp(self.in_channels)
         self.g2m_embedder = self.mlp(EDGE_FEATURES)
         self.m2g_embedder = self.mlp(EDGE_FEATURES)
         self.g2m_net = self.net_between(self.edges("g2m", graph.g2m, graph))
         self.grid_encoder = self.mlp(d)
         self.m2g_net = self.net_between(self.edges("m2g", graph.m2g, graph))
         self.output_map = MLP(
-            *(d, d, self.settings.hidden_layers, out_channels),
+            *(d, d, self.settings.hidden_layers, self.out_channels),
             norm=False,
             use_checkpointing=self.settings.use_checkpointing,
         )

@@ -1,7 +1,6 @@
 """Convolutional networks on the grid: HalfUNet and UNet."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -43,29 +42,22 @@ class HalfUNet(LamNetwork):
     model_type = ModelType.CONVOLUTIONAL
     onnx_supported = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        input_shape: tuple[int, int],
-        settings: Any = None,
-        grid: Grid | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, input_shape, settings, grid)
+    def build(self, grid: Grid | None) -> None:
+        """Make the layers."""
         own: HalfUNetSettings = self.settings
         self.network = networks.HalfUNet(
-            in_channels,
-            out_channels,
+            self.in_channels,
+            self.out_channels,
             num_filters=own.num_filters,
             dilation=own.dilation,
             bias=own.bias,
             use_ghost=own.use_ghost,
             last_activation=own.last_activation,
             autopad=own.autopad,
-            embedded_shape=(input_shape[0], input_shape[1]) if own.absolute_pos_embed else None,
+            embedded_shape=self.input_shape if own.absolute_pos_embed else None,
         )
         if not own.autopad:
-            networks.require_multiple(*input_shape, self.network.multiple, network="HalfUNet")
+            networks.require_multiple(*self.input_shape, self.network.multiple, network="HalfUNet")
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, out_channels, lat, lon) of ``x`` (batch, in_channels, lat, lon)."""
@@ -96,19 +88,14 @@ class UNet(LamNetwork):
     model_type = ModelType.CONVOLUTIONAL
     onnx_supported = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        input_shape: tuple[int, int],
-        settings: Any = None,
-        grid: Grid | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, input_shape, settings, grid)
+    def build(self, grid: Grid | None) -> None:
+        """Make the layers."""
         own: UNetSettings = self.settings
-        self.network = networks.UNet(in_channels, out_channels, init_features=own.init_features, autopad=own.autopad)
+        self.network = networks.UNet(
+            self.in_channels, self.out_channels, init_features=own.init_features, autopad=own.autopad
+        )
         if not own.autopad:
-            networks.require_multiple(*input_shape, self.network.multiple, network="UNet")
+            networks.require_multiple(*self.input_shape, self.network.multiple, network="UNet")
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, out_channels, lat, lon) of ``x`` (batch, in_channels, lat, lon)."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,22 +156,15 @@ class Segformer(LamNetwork):
     model_type = ModelType.TRANSFORMER
     onnx_supported = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        input_shape: tuple[int, int],
-        settings: Any = None,
-        grid: Grid | None = None,
-    ) -> None:
-        super().__init__(in_channels, out_channels, input_shape, settings, grid)
+    def build(self, grid: Grid | None) -> None:
+        """Make the layers."""
         own: SegformerSettings = self.settings
         _check(own)
         if not own.autopad:
-            require_multiple(*input_shape, _MULTIPLE, network="Segformer")
+            require_multiple(*self.input_shape, _MULTIPLE, network="Segformer")
 
         stem = own.num_downsampling_chans
-        self.stem = nn.Sequential(nn.MaxPool2d(2), *_convolution(in_channels, stem), *_convolution(stem, stem))
+        self.stem = nn.Sequential(nn.MaxPool2d(2), *_convolution(self.in_channels, stem), *_convolution(stem, stem))
         self.scales = nn.ModuleList()
         scales = zip(_PATCHES, own.dims, own.heads, own.reduction_ratio, own.ff_expansion, strict=True)
         inputs = stem
@@ -195,7 +187,7 @@ class Segformer(LamNetwork):
             upsample(),
             *_convolution(width // 2, width // 4),
             upsample(),
-            nn.Conv2d(width // 4, out_channels, 3, padding=1),
+            nn.Conv2d(width // 4, self.out_channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -346,9 +346,8 @@ class {name}(LamNetwork):
     settings_kls = Settings
     model_type = ModelType.CONVOLUTIONAL
 
-    def __init__(self, in_channels, out_channels, input_shape, settings=None, grid=None):
-        super().__init__(in_channels, out_channels, input_shape, settings, grid)
-        self.layer = nn.Conv2d(in_channels, out_channels, 1)
+    def build(self, grid):
+        self.layer = nn.Conv2d(self.in_channels, self.out_channels, 1)
 
     def forward(self, x):
         return self.layer(x)
