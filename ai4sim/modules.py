@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -38,6 +38,12 @@ class ExperimentModule(LightningModule):
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.model_config: dict[str, Any] | None = None
+
+    @property
+    def datamodule(self) -> LightningDataModule | None:
+        """The data of the running command, None where it was given loaders."""
+        found: LightningDataModule | None = getattr(self.trainer, "datamodule", None)
+        return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser over all parameters that learn, with the schedule stepped every optimiser step."""

@@ -72,7 +72,7 @@ class GwdModule(ExperimentModule):
             InputError: the data have other levels or features than the network, or another vertical grid.
             NotFittedError: nothing was ever fitted and no checkpoint is given.
         """
-        data = self.trainer.datamodule  # type: ignore[attr-defined] # set by the trainer
+        data = self.datamodule
         if not isinstance(data, GwdData):
             return
         if data.layout != self.network.layout:

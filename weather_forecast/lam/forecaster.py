@@ -208,8 +208,8 @@ class Forecaster(nn.Module):
         last = history[-1]
         if self.mask_on_nan:
             last = torch.where(torch.isnan(last), 0, last)
-        change = Change(self.changes.mean[:n_state], self.changes.std[:n_state])
-        state = self.strategy.step(advance, last, outside, border, change, self.bounds)
+        change = Change(self.changes.mean[:n_state], self.changes.std[:n_state], self.bounds)
+        state = self.strategy.step(advance, last, outside, border, change)
         return torch.cat([state, *diagnostics], dim=-1) if len(self.info.diagnostics) else state
 
     def physical(self, forecast: Tensor) -> Tensor:

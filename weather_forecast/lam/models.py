@@ -113,7 +113,7 @@ class LamModule(ExperimentModule):
         Raises:
             InputError: they are not; says what differs.
         """
-        data = self.trainer.datamodule  # type: ignore[attr-defined] # set by the trainer
+        data = self.datamodule
         if not isinstance(data, LamData):
             return
         if data.n_inputs != self.n_inputs:

@@ -7,7 +7,7 @@ in one or several calls of the network; what comes in through the lateral bounda
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,31 +48,34 @@ class InterSteps:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """Mean and standard deviation of the standardised state's change over one step, (features,) each."""
+    """Mean and standard deviation of the standardised state's change over one step, (features,) each.
+
+    Args:
+        mean: usual change.
+        std: and how much it varies.
+        add: adds a change to a state; may keep features within bounds.
+    """
 
     mean: Tensor
     std: Tensor
+    add: Add = torch.add
 
 
 class Strategy(ABC):
     """Advances the state by one step of the data."""
 
-    uses_boundary: bool
-    uses_host: bool = False
+    name: ClassVar[str]
+    uses_boundary: ClassVar[bool] = False
+    uses_host: ClassVar[bool] = False
+    several_calls: ClassVar[bool] = False
 
     def __init__(self, inter_steps: InterSteps | None = None) -> None:
         self.inter_steps = inter_steps or InterSteps()
+        if self.inter_steps.number > 1 and not self.several_calls:
+            raise InputError(f"{self.name} makes one call of the network per step, not {self.inter_steps.number}")
 
     @abstractmethod
-    def step(
-        self,
-        advance: Advance,
-        state: Tensor,
-        boundary: Tensor | None,
-        border: Tensor,
-        change: Change,
-        add: Add = torch.add,
-    ) -> Tensor:
+    def step(self, advance: Advance, state: Tensor, boundary: Tensor | None, border: Tensor, change: Change) -> Tensor:
         """The next state.
 
         Args:
@@ -81,7 +84,6 @@ class Strategy(ABC):
             boundary: (B, lat, lon, F) state at the next time, of which the border is taken; None for none.
             border: weight of the boundary's values, (lat, lon, 1) or a shape that broadcasts with the state's.
             change: of the state over one step.
-            add: adds a change to a state; may keep features within bounds.
         """
 
 
@@ -94,23 +96,17 @@ class ScaledAR(Strategy):
         inter_steps: calls of the network per step.
     """
 
+    name = "scaled_ar"
     uses_boundary = True
+    several_calls = True
 
-    def step(
-        self,
-        advance: Advance,
-        state: Tensor,
-        boundary: Tensor | None,
-        border: Tensor,
-        change: Change,
-        add: Add = torch.add,
-    ) -> Tensor:
+    def step(self, advance: Advance, state: Tensor, boundary: Tensor | None, border: Tensor, change: Change) -> Tensor:
         """The next state; only the last of several calls gives a prediction."""
         n = self.inter_steps.number
         share = 1 / n if self.inter_steps.scale == "per_substep" else 1.0
         start = state
         for k in range(1, n + 1):
-            state = add(state, advance(state) * (change.std * share) + change.mean * share)
+            state = change.add(state, advance(state) * (change.std * share) + change.mean * share)
             if boundary is not None:
                 part = k / n if self.inter_steps.boundary == "linear" else 1.0
                 # exactly the boundary's state where its weight is 1 and its share whole
@@ -129,24 +125,11 @@ class DiffAR(Strategy):
         InputError: more than one call.
     """
 
-    uses_boundary = False
+    name = "diff_ar"
 
-    def __init__(self, inter_steps: InterSteps | None = None) -> None:
-        if inter_steps is not None and inter_steps.number != 1:
-            raise InputError(f"diff_ar makes one call of the network per step, not {inter_steps.number}")
-        super().__init__(inter_steps)
-
-    def step(
-        self,
-        advance: Advance,
-        state: Tensor,
-        boundary: Tensor | None,
-        border: Tensor,
-        change: Change,
-        add: Add = torch.add,
-    ) -> Tensor:
+    def step(self, advance: Advance, state: Tensor, boundary: Tensor | None, border: Tensor, change: Change) -> Tensor:
         """The last state and the network's output."""
-        return add(state, advance(state))
+        return change.add(state, advance(state))
 
 
 class DownscalingOnly(Strategy):
@@ -158,34 +141,17 @@ class DownscalingOnly(Strategy):
         inter_steps: must be a single call per step.
     """
 
-    uses_boundary = False
+    name = "downscaling_only"
     uses_host = True
 
-    def __init__(self, inter_steps: InterSteps | None = None) -> None:
-        if inter_steps is not None and inter_steps.number != 1:
-            raise InputError(f"downscaling_only makes one call of the network per step, not {inter_steps.number}")
-        super().__init__(inter_steps)
-
-    def step(
-        self,
-        advance: Advance,
-        state: Tensor,
-        boundary: Tensor | None,
-        border: Tensor,
-        change: Change,
-        add: Add = torch.add,
-    ) -> Tensor:
+    def step(self, advance: Advance, state: Tensor, boundary: Tensor | None, border: Tensor, change: Change) -> Tensor:
         """The host's state at the next time and the network's output."""
         if boundary is None:
             raise InputError("downscaling_only needs the host's fields: set boundary host")
         return boundary + advance(torch.zeros_like(state))
 
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    "scaled_ar": ScaledAR,
-    "diff_ar": DiffAR,
-    "downscaling_only": DownscalingOnly,
-}
+STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (ScaledAR, DiffAR, DownscalingOnly)}
 
 
 def make_strategy(name: str, inter_steps: InterSteps | None, n_inputs: int) -> Strategy:

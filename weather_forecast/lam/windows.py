@@ -99,17 +99,14 @@ class OperationalWindows(Dataset[Batch]):
     ) -> None:
         self.accessor, self.selection, self.times = accessor, selection, times
         self.step, self.n_inputs, self.n_steps, self.with_truth = step, n_inputs, n_steps, with_truth
-        self.part = selection.slices(accessor.load_grid_info())
+        whole = accessor.load_grid_info()
+        self.part = selection.slices(whole)
+        self.grid: GridInfo = whole.crop(*self.part)
         if accessor.records().sequences.any():
             raise InputError(f"{accessor.label} holds several forecasts or members: give one of them to predict from")
         self.records = {time: i for i, time in enumerate(accessor.records().times.astype("datetime64[s]").tolist())}
         for time in times:
             self._rows(time)
-
-    @property
-    def grid(self) -> GridInfo:
-        """The cropped grid."""
-        return self.accessor.load_grid_info().crop(*self.part)
 
     def _rows(self, time: np.datetime64) -> list[int | None]:
         """Records of a window, None for target times of which nothing is needed."""
