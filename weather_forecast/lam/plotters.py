@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -166,8 +167,7 @@ def plot_maps(
             ):  # fmt: skip
                 ax = axes[row, column]
                 one = field.isel(lead_time=lead)
-                extend = "max" if colour_map is DENSITY else "both"
-                image = ax.contourf(one["longitude"], one["latitude"], one, shown, cmap=colour_map, extend=extend)
+                image = _fill(ax, one, shown, colour_map)
                 _geography(ax, truth)
                 ax.set_title(f"{name}, +{float(one['lead_time']):g} h")
                 if column == len(leads) - 1 and row != 0:
@@ -178,10 +178,20 @@ def plot_maps(
 
 
 def _levels(truth: xr.DataArray) -> tuple[np.ndarray, Colormap]:
-    """Contour levels and colours; amounts of water are white below the first one."""
-    if truth.attrs.get("units") == "kg m-2" and float(truth.min()) >= 0:
+    """Contour levels and colours: amounts are white below the first level, winds have colours for either sign."""
+    units = truth.attrs.get("units")
+    if units == "kg m-2" and float(truth.min()) >= 0:
         return np.array([0.1, 0.2, 0.5, 1, 2, 5, 10]), DENSITY
+    if units == "m s-1" and float(truth.min()) < 0:
+        return symmetric_levels(truth), DIVERGING
     return np.asarray(MaxNLocator(10).tick_values(*np.nanquantile(truth, [0.002, 0.998]))), SEQUENTIAL
+
+
+def _fill(ax: Axes, field: xr.DataArray, levels: np.ndarray, colours: Colormap) -> ContourSet:
+    """Filled contours with colours that are as far apart as their number allows, however the levels are spaced."""
+    extend: Literal["max", "both"] = "max" if colours is DENSITY or levels[0] == 0 else "both"
+    norm = BoundaryNorm(levels, colours.N, extend=extend)
+    return ax.contourf(field["longitude"], field["latitude"], field, levels, cmap=colours, norm=norm, extend=extend)
 
 
 def _geography(ax: Axes, field: xr.DataArray) -> None:
@@ -222,13 +232,13 @@ def plot_error_maps(errors: xr.DataArray, *, leads: Sequence[int], title: str | 
     """
     shown = errors.isel(lead_time=list(leads))
     free = shown.where(shown["border"] == 0)
-    levels = MaxNLocator(9).tick_values(0, float(free.quantile(0.995)))
+    levels = np.asarray(MaxNLocator(9).tick_values(0, float(free.quantile(0.995))))
     aspect = errors.sizes["lon"] / errors.sizes["lat"]
     with style():
         figure = new_figure(1.9 * len(leads) * min(aspect, 1.4) + 1.2, 2.4, title=title)
         axes = figure.subplots(1, len(leads), sharex=True, sharey=True, squeeze=False)
         for ax, one in zip(axes.flat, shown, strict=True):
-            image = ax.contourf(one["longitude"], one["latitude"], one, levels, cmap=SEQUENTIAL, extend="max")
+            image = _fill(ax, one, levels, SEQUENTIAL)
             # what is prescribed is no forecast
             ax.contourf(one["longitude"], one["latitude"], one["border"], [0.5, 1.5], colors="white", alpha=0.65)
             _geography(ax, one)
@@ -300,14 +310,7 @@ def animate(truth: xr.DataArray, forecast: xr.DataArray, path: Path, *, model: s
             for ax, (name, field) in zip(axes.flat, (("truth", truth), (model, forecast)), strict=True):
                 ax.clear()
                 one = field.isel(lead_time=lead)
-                image = ax.contourf(
-                    one["longitude"],
-                    one["latitude"],
-                    one,
-                    levels,
-                    cmap=colours,
-                    extend="max" if colours is DENSITY else "both",
-                )
+                image = _fill(ax, one, levels, colours)
                 _geography(ax, truth)
                 ax.set_title(f"{name}, +{float(one['lead_time']):g} h")
             _map_axes(axes)

@@ -83,3 +83,13 @@ def surface_geopotential(array: xr.DataArray, path: str, dims: tuple[str, str]) 
         raise InputError(f"{path}: {array.name!r} has dimensions {array.dims}, expected {dims}")
     values = static.transpose(*dims).values.astype(np.float64)
     return values * GRAVITY if array.attrs.get("units") in HEIGHT_UNITS else values
+
+
+def same_units(one: str, other: str) -> bool:
+    """Whether two spellings mean the same: m s**-1, m s^-1 and m s-1; 1, a blank and (0 - 1)."""
+
+    def plain(text: str) -> str:
+        text = text.replace("**", "").replace("^", "")
+        return " ".join(sorted(text.split())) or "1"
+
+    return plain(one) == plain(other)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ai4sim.errors import InputError
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
-from weather_forecast.lam.accessors.files import locate, open_dataset, surface_geopotential
+from weather_forecast.lam.accessors.files import locate, open_dataset, same_units, surface_geopotential
 from weather_forecast.lam.accessors.lambert import LambertConformal
 from weather_forecast.lam.parameters import Parameter, parse_all
 
@@ -139,7 +139,7 @@ class NetcdfAccessor(DataAccessor):
         for parameter, name in self.variables.items():
             expected = Parameter.parse(parameter).units
             found = str(self._file[name].attrs.get("units", expected))
-            units[parameter] = expected if parameter in self.factors or _same_units(found, expected) else found
+            units[parameter] = expected if parameter in self.factors or same_units(found, expected) else found
             if units[parameter] != expected:
                 logger.warning(
                     "%s: %r has units %r, %s has %r: values are kept; accessor argument 'factors' converts them",
@@ -290,13 +290,3 @@ class NetcdfAccessor(DataAccessor):
 def _is_monotonic(axis: NDArray[np.float64]) -> bool:
     steps = np.diff(axis)
     return bool((steps > 0).all() or (steps < 0).all())
-
-
-def _same_units(one: str, other: str) -> bool:
-    """Whether two spellings mean the same: m s**-1, m s^-1 and m s-1; 1, a blank and (0 - 1)."""
-
-    def plain(text: str) -> str:
-        text = text.replace("**", "").replace("^", "")
-        return " ".join(sorted(text.split())) or "1"
-
-    return plain(one) == plain(other)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ai4sim.errors import InputError
 from weather_forecast.lam import config
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
-from weather_forecast.lam.accessors.files import locate
+from weather_forecast.lam.accessors.files import locate, same_units
 from weather_forecast.lam.parameters import Parameter
 
 F = TypeVar("F", np.float32, np.float64)
@@ -93,11 +93,20 @@ class ZarrAccessor(DataAccessor):
         return Records(times, np.zeros(len(times), np.int64))
 
     def parameters(self) -> dict[str, str]:
-        """Parameters of all variables and levels of the store, with the store's units."""
-        found: dict[str, str] = {}
-        for name in self._sources:
-            found[name] = str(self._store[self._sources[name][0]].attrs.get("units", Parameter.parse(name).units))
-        return found
+        """Parameters of all variables and levels of the store, and their units.
+
+        Raises:
+            InputError: a variable has other units than TITAN's, such as a height in place of a geopotential.
+        """
+        expected = {name: Parameter.parse(name).units for name in self._sources}
+        for name, (variable, _) in self._sources.items():
+            found = str(self._store[variable].attrs.get("units", expected[name]))
+            if not same_units(found, expected[name]):
+                raise InputError(
+                    f"{self.path}: {variable!r} has units {found!r}, expected {expected[name]!r}; "
+                    "convert it, or read the store with NetcdfAccessor and its argument 'factors'"
+                )
+        return expected
 
     @cached_property
     def _sources(self) -> dict[str, tuple[str, int | None]]:

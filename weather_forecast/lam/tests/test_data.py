@@ -78,6 +78,10 @@ class TestAccessor:
         raw.drop_vars("geopotential_at_surface").to_zarr(tmp_path / "c.zarr", zarr_format=2)
         with pytest.raises(InputError, match=r"c.zarr: the variable 'geopotential_at_surface' is missing"):
             ZarrAccessor(tmp_path / "c.zarr").load_grid_info()
+        heights = raw.assign(geopotential=raw["geopotential"].assign_attrs(units="m"))
+        heights.to_zarr(tmp_path / "d.zarr", zarr_format=2)
+        with pytest.raises(InputError, match=r"d.zarr: 'geopotential' has units 'm', expected 'm2 s-2'; convert it"):
+            ZarrAccessor(tmp_path / "d.zarr").parameters()
         with pytest.raises(InputError, match=r"c.zarr has no parameter 'aro_q_2m'; valid are aro_z_250hpa"):
             ZarrAccessor(tmp_path / "c.zarr").require(["aro_q_2m"])
 
