@@ -15,11 +15,11 @@ import xarray as xr
 
 from ai4sim.experiment import load_model
 from ai4sim.store import open_store
+from ai4sim.tests.command_line import QUIET
 from weather_forecast.gwd import config
 from weather_forecast.gwd.trainer import main
 
 SMOKE = str(Path(__file__).resolve().parents[1] / "configs" / "smoke.yaml")
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 EPOCHS = ["--trainer.max_epochs", "8"]
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
 from ai4sim.store import open_store
+from ai4sim.tests.command_line import QUIET, message_of, own_folders
 from ai4sim.verification import Scorecard
 from weather_forecast.lam import compare, config
 from weather_forecast.lam.forecaster import Forecaster
@@ -30,16 +31,12 @@ FOLDER = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((FOLDER / "configs").glob("*.yaml"))
 SMOKE = str(FOLDER / "configs" / "smoke.yaml")
 CURRICULUM = '{"class_path": "weather_forecast.lam.rollout.RolloutCurriculum", "init_args": {"maximum": 3}}'
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """One folder for data and experiments of all tests here."""
-    folder = tmp_path_factory.mktemp("work")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AI4SIM_DATA", str(folder / "data"))
-        patch.setenv("AI4SIM_EXPERIMENTS", str(folder / "experiments"))
+    with own_folders(tmp_path_factory) as folder:
         yield folder
 
 
@@ -63,11 +60,8 @@ def unscored(monkeypatch):
 
 
 def fail(capsys, *words) -> str:
-    """Message of a command that a user got wrong, its spaces folded."""
-    with pytest.raises(SystemExit) as stop:
-        main([*words, *QUIET])
-    assert stop.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
+    """Message of a command that a user got wrong."""
+    return message_of(main, capsys, *words)
 
 
 def store_of(run: Path) -> Path:
