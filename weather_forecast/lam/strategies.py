@@ -4,6 +4,7 @@ All states are standardised and (batch, lat, lon, features). A strategy advances
 in one or several calls of the network; what comes in through the lateral boundary is part of it.
 """
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Change:
 
     mean: Tensor
     std: Tensor
-    add: Add = torch.add
+    add: Add = operator.add
 
 
 class Strategy(ABC):
