@@ -49,6 +49,7 @@ def measure(name: str, mode: str, repeats: int) -> dict[str, Any]:
         if number >= 2:
             times.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() / 2**30
+    torch.compiler.reset()
     return {
         "network": name,
         "mode": mode,
@@ -67,19 +68,19 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     if not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
-    results = []
-    for mode in options.modes:
-        for name in options.networks:
-            results.append(measure(name, mode, options.repeats))
-            print(results[-1], flush=True)
+    results: list[dict[str, Any]] = []
     result = {
         "benchmark": "lam_gpu",
         "machine": machine("numpy", "torch") | {"gpu": torch.cuda.get_device_name()},
         "grid": SHAPE,
         "results": results,
     }
-    with atomic_path(options.output) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+    for mode in options.modes:
+        for name in options.networks:
+            results.append(measure(name, mode, options.repeats))
+            print(results[-1], flush=True)
+            with atomic_path(options.output) as partial:  # after each, for a lease of the machine may end
+                partial.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""An exponential moving average of the weights, which validation, test and checkpoints then use."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from ai4sim.errors import InputError
+
+
+class AverageWeights(WeightAveraging):
+    """Averages the weights over the last steps of the optimiser (EMA).
+
+    Lightning's callback swaps the averages in for validation, leaves them in the model after the training and saves
+    them as a checkpoint's ``state_dict``, with the weights of the last step beside them for a resumed run. Beyond it:
+    networks that a module's ``setup`` makes for its data are averaged too, integer buffers such as a graph's edges are
+    copied, and early in the training, when the weights still change fast, the average is shorter.
+
+    Args:
+        decay: weight of the earlier average in each step, late in the training. After n averaged steps it is
+            min(decay, (1 + n) / (10 + n)).
+
+    Raises:
+        InputError: ``decay`` is not between 0 and 1.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"the decay of averaged weights must be at least 0 and below 1, not {decay}")
+        self.decay = decay
+        super().__init__(multi_avg_fn=self._average)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the model, once it is known for which data."""
+        if stage == "fit":
+            pl_module.setup(stage)
+        super().setup(trainer, pl_module, stage)
+
+    @torch.no_grad()
+    def _average(self, averages: Sequence[Tensor], values: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        n = int(n_averaged)
+        decay = min(self.decay, (1 + n) / (10 + n))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
