@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.experiment import (
     MODEL_CONFIG,
@@ -32,11 +33,18 @@ from ai4sim.modules import ExperimentModule
 from ai4sim.plugins import load_plugins
 from ai4sim.predictions import PredictionWriter
 from ai4sim.progress import EpochLog, training_callbacks
+from ai4sim.speed import reading_speed
 from ai4sim.verification import Scorecard
 
 Evaluate = Callable[[Path], Scorecard]
 
+OWN_COMMANDS = ("prepare", "describe", "speedtest", "score", "export")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+def wide_console() -> Console:
+    """A console for tables, which need room: where there is no terminal to ask, take a wide line."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 class ExperimentTrainer(Trainer):
@@ -46,11 +54,37 @@ class ExperimentTrainer(Trainer):
     exporter: Callable[[Path, Path], ExportReport]
     output: Path | None
 
-    def prepare(self, model: LightningModule, datamodule: LightningDataModule) -> None:
+    def prepare(self, model: LightningModule, datamodule: ExperimentData) -> None:
         """Make the processed data and stop."""
         datamodule.prepare_data()
 
-    def score(self, model: LightningModule, datamodule: LightningDataModule, experiment: Path) -> None:
+    def describe(self, model: LightningModule, datamodule: ExperimentData) -> None:
+        """Print what the training data are: variables, units, statistics, sizes of the splits."""
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        console = wide_console()
+        console.print(datamodule.summary())
+        for key, value in datamodule.describe().items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            console.print(f"{key}: {text}", soft_wrap=True, highlight=False, markup=False)
+
+    def speedtest(self, model: LightningModule, datamodule: ExperimentData, seconds: float = 10.0) -> None:
+        """Say how fast training batches are read, without any training.
+
+        Args:
+            model: not used.
+            datamodule: gives the batches.
+            seconds: of reading, at most; epoch after epoch.
+        """
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        speed = reading_speed(datamodule.train_dataloader(), seconds)
+        Console(soft_wrap=True, highlight=False).print(
+            f"{speed.samples_per_second:,.0f} samples/s, {speed.bytes_per_second / 1e6:,.0f} MB/s "
+            f"({speed.samples} samples in {speed.batches} batches, {speed.seconds:.1f} s)"
+        )
+
+    def score(self, model: LightningModule, datamodule: ExperimentData, experiment: Path) -> None:
         """Score the predictions of a finished run again, without training.
 
         Args:
@@ -65,7 +99,7 @@ class ExperimentTrainer(Trainer):
     def export(
         self,
         model: LightningModule,
-        datamodule: LightningDataModule,
+        datamodule: ExperimentData,
         ckpt_path: Path,
         format: Literal["onnx", "pt2"] = "onnx",
     ) -> None:
@@ -107,8 +141,9 @@ class SaveExperiment(SaveConfigCallback):
             number = len(list(folder.glob("config*.yaml")))
             tag = f".resumed-{number}" if number else ""
             self.parser.save(self.config, folder / f"config{tag}.yaml", skip_unset=False, multifile=False)
-            describe = getattr(getattr(trainer, "datamodule", None), "describe", dict)
-            values = provenance(seed=self.config.get("seed_everything"), data=describe())
+            data: ExperimentData | None = getattr(trainer, "datamodule", None)
+            described = {} if data is None else data.describe()
+            values = provenance(seed=self.config.get("seed_everything"), data=described)
             write_json(folder / PROVENANCE.replace(".json", f"{tag}.json"), values)
         except OSError as error:
             raise InputError(f"cannot write the experiment folder {folder}: {error.strerror or error}") from error
@@ -135,7 +170,7 @@ class ExperimentCLI(LightningCLI):
     def __init__(
         self,
         model_class: type[ExperimentModule],
-        datamodule_class: type[LightningDataModule],
+        datamodule_class: type[ExperimentData],
         *,
         use_case: str,
         evaluate: Evaluate,
@@ -149,8 +184,7 @@ class ExperimentCLI(LightningCLI):
         self.exporter = exporter
         self.headline = tuple(headline)
         self.tables = tables
-        # tables need room: where there is no terminal to ask, take a wide line
-        self.console = Console(width=None if sys.stdout.isatty() else 120)
+        self.console = wide_console()
         self._stored_model: dict[str, Any] | None = None
         load_plugins()
         with warnings.catch_warnings():
@@ -174,7 +208,7 @@ class ExperimentCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands and the corridor's own."""
-        own: dict[str, set[str]] = {name: {"model", "datamodule"} for name in ("prepare", "score", "export")}
+        own: dict[str, set[str]] = {name: {"model", "datamodule"} for name in OWN_COMMANDS}
         return {**LightningCLI.subcommands(), **own}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

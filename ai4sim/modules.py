@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.experiment import MODEL_CONFIG
 from ai4sim.schedules import CosineSchedule
@@ -40,9 +41,9 @@ class ExperimentModule(LightningModule):
         self.model_config: dict[str, Any] | None = None
 
     @property
-    def datamodule(self) -> LightningDataModule | None:
+    def datamodule(self) -> ExperimentData | None:
         """The data of the running command, None where it was given loaders."""
-        found: LightningDataModule | None = getattr(self.trainer, "datamodule", None)
+        found: ExperimentData | None = getattr(self.trainer, "datamodule", None)
         return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

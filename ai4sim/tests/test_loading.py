@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from ai4sim.flat import make_flat
 from ai4sim.loading import BatchDataset, BatchLoader, BlockBatchSampler, BufferPool
 from ai4sim.schema import Schema, Variable
+from ai4sim.speed import reading_speed
 from ai4sim.store import Region, build_store, make_template
 
 N = 200
@@ -318,3 +319,19 @@ def test_batches_are_read_into_page_locked_memory(dataset):
     for batch in make_loader(dataset):
         assert batch["x"].is_pinned()
         check({name: tensor.to("cuda", non_blocking=True).cpu() for name, tensor in batch.items()})
+
+
+def test_reading_speed_counts_samples_and_bytes_of_several_epochs(store):
+    loader = BatchLoader(BatchDataset(store, ["x", "y"]), BlockBatchSampler([slice(0, N)], 64, shuffle=True))
+    speed = reading_speed(loader, 0.2)
+    epochs, rest = divmod(speed.batches, 4)  # 64, 64, 64 and 8 rows
+    assert epochs > 1
+    assert speed.samples == epochs * N + 64 * rest
+    assert speed.bytes == speed.samples * (4 * (7 + 3) + 8)  # and the row's number
+    assert speed.seconds >= 0.2
+    assert speed.samples_per_second == pytest.approx(speed.samples / speed.seconds)
+
+
+def test_reading_speed_refuses_an_empty_loader():
+    with pytest.raises(ValueError, match="gives no batch"):
+        reading_speed([], 1.0)

@@ -11,9 +11,10 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
-from lightning.pytorch import LightningDataModule
+from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
+from ai4sim.datamodule import ExperimentData, statistics_table
 from ai4sim.errors import InputError
 from ai4sim.experiment import data_folder
 from ai4sim.flat import make_flat
@@ -36,7 +37,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class GwdData(LightningDataModule):
+class GwdData(ExperimentData):
     """Columns and their gravity-wave tendencies: the public "maelstrom-nogwd" data, the demo, or files of that schema.
 
     Variables: ``x`` (row, 191), profiles of u, v (m s-1) and T (K) on the top 63 of 91 hybrid levels, surface
@@ -93,6 +94,7 @@ class GwdData(LightningDataModule):
         names = SPLITS if test_files is None else SPLITS[:2]
         self.splits: dict[str, list[str]] = {name: list(given.get(name, ())) for name in names}
         check_members(self.splits)
+        self.dataset = dataset
         self.demo = demo
         self.layout = layout or ColumnLayout()
         self.grid = grid
@@ -177,13 +179,23 @@ class GwdData(LightningDataModule):
         """What the provenance records of the data."""
         if self.manifest is None:
             return {"input": str(self.predict_input)}
-        sizes = {split: stop - start for split, (start, stop) in self.manifest.settings["ranges"].items()}
+        ranges = sorted(self.manifest.settings["ranges"].items(), key=lambda item: item[1])
+        sizes = {split: stop - start for split, (start, stop) in ranges}
         return {"fingerprint": self.manifest.fingerprint, "store": str(self.store), "rows": sizes}
+
+    def summary(self) -> Table:
+        """All features of the columns, with their statistics."""
+        features = []
+        for array, kind, n in (("x", "input", self.layout.n_inputs), ("y", "output", self.layout.n_outputs)):
+            names = [self.layout.describe(i, kind) for i in range(n)]
+            units = [config.UNITS[name.split()[0].lower()] for name in names]
+            features.append((names, units, self.statistics(array)))
+        return statistics_table(f"columns of {self.dataset}, {self.layout.n_levels} levels", features)
 
     # -- processed to batches
 
     def _loader(self, split: Split, *, batch_size: int, shuffle: bool) -> BatchLoader:
-        rank, world_size = self._processes
+        rank, world_size = self.processes
         sampler = BlockBatchSampler(
             [self.rows(split)],
             batch_size,
@@ -208,18 +220,13 @@ class GwdData(LightningDataModule):
         return self._loader("test", batch_size=self._evaluation_batch(self.rows("test")), shuffle=False)
 
     def _evaluation_batch(self, rows: slice) -> int:
-        return evaluation_batch_size(rows.stop - rows.start, self.eval_batch_size, self._processes[1])
-
-    @property
-    def _processes(self) -> tuple[int, int]:
-        """Number of this process, and number of processes."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return evaluation_batch_size(rows.stop - rows.start, self.eval_batch_size, self.processes[1])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of the input file, shared out over the processes by whole batches."""
         file = self._input_file()
         batches = RawBatches(file, self._evaluation_batch(slice(0, file.n_rows)), self.on_bad_rows)
-        rank, world_size = self._processes
+        rank, world_size = self.processes
         return DataLoader(batches, batch_size=None, sampler=range(rank, len(batches), world_size))
 
     def _input_file(self) -> RawFile:

@@ -10,9 +10,10 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
-from lightning.pytorch import LightningDataModule
+from rich.table import Table
 from torch.utils.data import DataLoader
 
+from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.experiment import data_folder
 from ai4sim.flat import make_flat
@@ -37,7 +38,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class LamData(LightningDataModule):
+class LamData(ExperimentData):
     """Fields of a limited area over time, in windows of input states and target states.
 
     Variables are parameters such as ``aro_t_850hpa`` (K), see :mod:`weather_forecast.lam.config`; dimensions time,
@@ -257,6 +258,10 @@ class LamData(LightningDataModule):
         windows = {split: len(found) for split, found in self._windows.items()}
         return {"fingerprint": self._manifest.fingerprint, "store": str(self.store), "windows": windows}
 
+    def summary(self) -> Table:
+        """All parameters that are forecast, with their statistics."""
+        return self.info().summary()
+
     # -- processed to batches
 
     def windows(self, split: Split) -> Windows:
@@ -264,7 +269,7 @@ class LamData(LightningDataModule):
         return self._windows[split]
 
     def _loader(self, split: Split, *, batch_size: int, shuffle: bool) -> BatchLoader:
-        rank, world_size = self._processes
+        rank, world_size = self.processes
         found = self._windows[split]
         dataset = LamWindows(
             self._source,
@@ -292,17 +297,12 @@ class LamData(LightningDataModule):
         return self._loader("test", batch_size=self._evaluation_batch("test"), shuffle=False)
 
     def _evaluation_batch(self, split: Split) -> int:
-        return evaluation_batch_size(len(self._windows[split]), self.eval_batch_size, self._processes[1])
-
-    @property
-    def _processes(self) -> tuple[int, int]:
-        """Number of this process, and number of processes."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return evaluation_batch_size(len(self._windows[split]), self.eval_batch_size, self.processes[1])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """One batch per initial time, shared out over the processes."""
         windows = self._operational()
-        rank, world_size = self._processes
+        rank, world_size = self.processes
         return DataLoader(windows, batch_size=None, sampler=range(rank, len(windows), world_size))
 
     def _operational(self) -> OperationalWindows:

@@ -17,8 +17,8 @@ import zarr
 
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
-from ai4sim.store import open_store
-from ai4sim.tests.command_line import QUIET, message_of, own_folders
+from ai4sim.store import open_store, read_manifest
+from ai4sim.tests.command_line import QUIET, described, message_of, own_folders, samples_read
 from weather_forecast.gwd import config
 from weather_forecast.gwd.data import GwdData
 from weather_forecast.gwd.demo import DemoSettings
@@ -141,6 +141,21 @@ def test_the_checkpoint_alone_predicts_in_physical_units(run):
     with torch.no_grad():
         drag = model(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(drag[:, :63], predictions["dudt"].values, rtol=1e-4, atol=1e-9)
+
+
+def test_data_are_described(run, capsys):
+    lines = described(main, capsys, SMOKE)
+    predictions = xr.open_zarr(run / "predictions.zarr", consolidated=False)
+    statistics = read_manifest(predictions.attrs["store"]).statistics["x"]
+    numbers = " ".join(f"{statistics[key][0]:.4g}" for key in ("mean", "std", "minimum", "maximum"))
+    assert f"u level 1 m s-1 {numbers}" in lines
+    assert any(line.startswith("dvdt level 63 m s-2 ") for line in lines)
+    assert "rows: train 240, validation 60, test 60" in lines
+
+
+def test_reading_is_timed(run, capsys):
+    samples, batches = samples_read(main, capsys, SMOKE)
+    assert samples >= batches > 0
 
 
 def test_scores_can_be_made_again_without_training(run):

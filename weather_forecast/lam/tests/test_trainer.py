@@ -17,8 +17,8 @@ from lightning.pytorch import Callback
 
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
-from ai4sim.store import open_store
-from ai4sim.tests.command_line import QUIET, message_of, own_folders
+from ai4sim.store import open_store, read_manifest
+from ai4sim.tests.command_line import QUIET, described, message_of, own_folders, samples_read
 from ai4sim.verification import Scorecard
 from weather_forecast.lam import compare, config
 from weather_forecast.lam.forecaster import Forecaster
@@ -57,6 +57,21 @@ def unscored(monkeypatch):
         return card
 
     monkeypatch.setattr("weather_forecast.lam.trainer.evaluate", evaluate)
+
+
+def test_data_are_described(run, capsys):
+    lines = described(main, capsys, SMOKE)
+    statistics = read_manifest(store_of(run)).statistics["state"]
+    names = open_store(store_of(run))["state"].attrs["features"]
+    i = names.index("aro_t2m_2m")
+    numbers = " ".join(f"{statistics[key][i]:.4g}" for key in ("mean", "std", "minimum", "maximum"))
+    assert any(line.startswith(f"aro_t2m_2m K {numbers} ") for line in lines)
+    assert any(re.fullmatch(r"windows: train \d+, validation \d+, test \d+", line) for line in lines)
+
+
+def test_reading_is_timed(run, capsys):
+    samples, batches = samples_read(main, capsys, SMOKE)
+    assert samples >= batches > 0
 
 
 def fail(capsys, *words) -> str:
