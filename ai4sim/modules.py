@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import xarray as xr
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -59,6 +60,10 @@ class ExperimentModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},
         }
+
+    def complete_template(self, template: xr.Dataset) -> xr.Dataset:
+        """Add to the data's template of predictions what this model gives beyond it; by default nothing."""
+        return template
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration that the command line built this model from."""

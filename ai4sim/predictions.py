@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai4sim.errors import InputError
+from ai4sim.modules import ExperimentModule
 
 
 @runtime_checkable
@@ -65,6 +66,8 @@ class PredictionWriter(Callback):
         elif self._given.exists():
             raise InputError(f"{self._given} exists already: remove it or name another output")
         template = data.prediction_template(stage)
+        if isinstance(trainer.lightning_module, ExperimentModule):
+            template = trainer.lightning_module.complete_template(template)
         template.attrs["model"] = getattr(trainer.lightning_module, "label", type(trainer.lightning_module).__name__)
         self._rows = template["row"].values
         if trainer.is_global_zero:

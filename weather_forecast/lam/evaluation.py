@@ -23,8 +23,9 @@ from ai4sim.verification.spatial import contingency_statistics, csi, frequency_b
 from ai4sim.verification.spectral import lsd, power_spectrum, spectral_statistics
 from weather_forecast.lam import config, plotters
 from weather_forecast.lam.baselines import Baseline, Climatology, make_baselines, read_rows
-from weather_forecast.lam.parameters import Parameter
+from weather_forecast.lam.parameters import Parameter, spread_name
 from weather_forecast.lam.periods import Period
+from weather_forecast.lam.spread import crps, spread_statistics, ssr
 
 HEADLINE = ("mean_rmse_skill_persistence", "mean_rmse_skill_climatology")
 SAMPLES = 8  # worked on at once
@@ -111,6 +112,11 @@ class TestForecasts:
         values = read_rows(self.store["state"], self.rows[samples, self.n_inputs :])
         return dict(zip(self.store["state"].attrs["features"], np.moveaxis(values, -1, 0), strict=True))
 
+    def spread(self, name: str, samples: slice) -> NDArray[Any]:
+        """Standard deviation (sample, lead, lat, lon) that the model gives of its forecast of a parameter."""
+        values: NDArray[Any] = self.predictions[spread_name(name)][samples].values
+        return values
+
     def forecasts(self, samples: slice) -> dict[str, dict[str, NDArray[Any]]]:
         """Fields (sample, lead, lat, lon) by product and parameter."""
         own = self.predictions.isel(sample=samples)
@@ -135,6 +141,7 @@ class Sums:
         events: dict[tuple[str, str], list[xr.Dataset]] = {}
         fractions: dict[tuple[str, str], list[xr.Dataset]] = {}
         weights, interior = samples.weights, samples.interior
+        spreads: dict[str, list[xr.Dataset]] = {}
         squares: dict[str, NDArray[np.float64]] = {}
         climatology = samples.baselines["climatology"]
         assert isinstance(climatology, Climatology)
@@ -152,6 +159,10 @@ class Sums:
                     if product == samples.model:
                         error = np.nan_to_num(values.astype(np.float64) - truth[name])
                         squares[name] = squares.get(name, 0.0) + (error**2).sum(axis=0)
+                        if spread_name(name) in samples.predictions:
+                            own = samples.label(samples.spread(name, part), name, part)
+                            sums = spread_statistics(forecast, own, target, weights=weights, **common)
+                            spreads.setdefault(name, []).append(sums)
                     if product != "climatology":
                         mean = samples.label(normals[name], name, part)
                         anomaly = error_statistics(forecast - mean, target - mean, weights=weights, **common)
@@ -174,6 +185,7 @@ class Sums:
                             )
                         )  # fmt: skip
         self.error_maps = {name: np.sqrt(total / samples.n_samples) for name, total in squares.items()}
+        self.spreads = {name: merge_sums(*parts) for name, parts in spreads.items()}
         self.errors = {key: merge(*parts) for key, parts in errors.items()}
         self.anomalies = {key: merge(*parts) for key, parts in anomalies.items()}
         self.spectra = {key: merge_sums(*parts) for key, parts in spectra.items()}
@@ -263,6 +275,9 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
             products_of(sums.anomalies), metrics={"acc": scores.correlation}, seed=0, along="lead_time", variable=name
         )
         card.add_scores(products_of(sums.spectra), metrics={"lsd": lsd}, seed=0, along="lead_time", variable=name)
+        if name in sums.spreads:
+            both = {"crps": crps, "ssr": ssr}
+            card.add_scores({model: sums.spreads[name]}, metrics=both, seed=0, along="lead_time", variable=name)
         for place, threshold in enumerate(RAIN_THRESHOLDS):
             events = {product: part.isel(threshold=place) for product, part in products_of(sums.events).items()}
             tables = {"csi": csi, "frequency_bias": frequency_bias}

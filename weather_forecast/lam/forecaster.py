@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ai4sim.errors import InputError
@@ -17,6 +18,7 @@ from weather_forecast.lam.networks.base import LamNetwork
 from weather_forecast.lam.strategies import Change, Strategy
 
 Boundary = Literal["truth", "host", "none"]
+LEAST_SPREAD = 1e-3  # of a forecast, in units of the usual change: the logarithm of none is not finite
 BATCH_DIMS = ["batch", *SAMPLE_DIMS]
 
 
@@ -50,6 +52,7 @@ class Forecaster(nn.Module):
         bounds: physical bounds by feature.
         mask_on_nan: accept missing values: they are fed as 0, with one more channel that says where.
         checkpoint_steps: recompute each step's activations in the backward pass instead of keeping them.
+        spread: the network gives a standard deviation of each forecast feature beside it, see :meth:`distribution`.
 
     Raises:
         InputError: the boundary needs a host and the data have none.
@@ -66,10 +69,12 @@ class Forecaster(nn.Module):
         bounds: dict[str, tuple[float | None, float | None]] | None = None,
         mask_on_nan: bool = False,
         checkpoint_steps: bool = False,
+        spread: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.info, self.strategy = network, info, strategy
         self.n_inputs, self.mask_on_nan, self.checkpoint_steps = n_inputs, mask_on_nan, checkpoint_steps
+        self.spread = spread
         n_outputs = len(info.outputs)
         self.states = Normalizer(n_outputs).fit(*_moments(info.state_statistics, info.outputs))
         self.changes = Normalizer(n_outputs).fit(*_moments(info.difference_statistics, info.outputs))
@@ -87,11 +92,13 @@ class Forecaster(nn.Module):
         self.set_boundary(boundary)
 
     @staticmethod
-    def channels(info: DatasetInfo, n_inputs: int, *, mask_on_nan: bool = False) -> tuple[int, int]:
+    def channels(
+        info: DatasetInfo, n_inputs: int, *, mask_on_nan: bool = False, spread: bool = False
+    ) -> tuple[int, int]:
         """Numbers of channels that a network takes and gives."""
         n_statics = 4
         n_in = n_inputs * len(info.state) + n_statics + len(info.forcing_features) + int(mask_on_nan)
-        return n_in, len(info.outputs)
+        return n_in, len(info.outputs) * (2 if spread else 1)
 
     def set_boundary(self, boundary: Boundary) -> None:
         """Choose where the border's values come from.
@@ -153,6 +160,21 @@ class Forecaster(nn.Module):
         Returns:
             (B, n_steps, lat, lon, F_out), standardised.
         """
+        return self.distribution(window, n_steps)[0]
+
+    def distribution(self, window: Window, n_steps: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Forecast and its standard deviation, where the network gives one.
+
+        The forecast alone is fed back; its standard deviation is what the network says of its error at that lead time,
+        in units of the usual change over a step and through a softplus.
+
+        Args:
+            window: standardised batch.
+            n_steps: number of steps; by default all that there are targets for.
+
+        Returns:
+            (B, n_steps, lat, lon, F_out) each, standardised; None for a network without spread.
+        """
         n_steps = window.forcing.shape[1] if n_steps is None else n_steps
         n_state = len(self.info.state)
         history = list(window.states.unbind(1))
@@ -166,7 +188,11 @@ class Forecaster(nn.Module):
                 result = self.step(*arguments)
             outputs.append(result)
             history = [*history[1:], result[..., :n_state]]
-        return torch.stack(outputs, dim=1)
+        forecast = torch.stack(outputs, dim=1)
+        if not self.spread:
+            return forecast, None
+        mean, raw = forecast.chunk(2, dim=-1)
+        return mean, self.changes.std * (functional.softplus(raw) + LEAST_SPREAD)
 
     def _outside(self, window: Window, k: int) -> Tensor | None:
         """The state outside at a target time, NaN where it is not known; None when nothing comes in."""
@@ -184,7 +210,7 @@ class Forecaster(nn.Module):
         return window.host[:, k]
 
     def step(self, history: list[Tensor], forcing: Tensor, outside: Tensor | None) -> Tensor:
-        """The next state and its diagnostics (B, lat, lon, F_out)."""
+        """The next state and its diagnostics (B, lat, lon, F_out), and the network's values for their spread behind."""
         n_state = len(self.info.state)
         statics = self.statics.fields.expand(forcing.shape[0], -1, -1, -1)
         border = self.statics.border_mask
@@ -192,7 +218,7 @@ class Forecaster(nn.Module):
             known = torch.isfinite(outside)
             border = border * known
             outside = torch.where(known, outside, 0)
-        diagnostics: list[Tensor] = []
+        others: list[Tensor] = []
 
         def advance(state: Tensor) -> Tensor:
             parts = [*history[:-1], state, statics, forcing]
@@ -202,7 +228,7 @@ class Forecaster(nn.Module):
                 x = torch.cat([torch.where(missing, 0, x), missing.any(-1, keepdim=True).to(x)], dim=-1)
             # states stay in full precision, whatever autocast does to the layers
             y = self.network.on_grid(x).to(state.dtype)
-            diagnostics[:] = [y[..., n_state:]]
+            others[:] = [y[..., n_state:]]
             return y[..., :n_state]
 
         last = history[-1]
@@ -210,11 +236,15 @@ class Forecaster(nn.Module):
             last = torch.where(torch.isnan(last), 0, last)
         change = Change(self.changes.mean[:n_state], self.changes.std[:n_state], self.bounds)
         state = self.strategy.step(advance, last, outside, border, change)
-        return torch.cat([state, *diagnostics], dim=-1) if len(self.info.diagnostics) else state
+        return torch.cat([state, *others], dim=-1) if others[0].shape[-1] else state
 
     def physical(self, forecast: Tensor) -> Tensor:
         """A standardised forecast (..., F_out) in physical units."""
         return self.states.inverse(forecast)
+
+    def physical_spread(self, spread: Tensor) -> Tensor:
+        """The standard deviation (..., F_out) of a standardised forecast in physical units."""
+        return spread * self.states.std
 
 
 def _moments(statistics: Any, names: list[str]) -> tuple[Any, Any]:

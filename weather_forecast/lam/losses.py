@@ -1,9 +1,10 @@
 """Losses over the interior of a limited area, in standardised space.
 
 Predictions and targets are (batch, step, lat, lon, features). Missing targets (NaN) are left out, for each feature by
-itself, and so is the border.
+itself, and so is the border. Losses of a Gaussian forecast also take its standard deviation, called spread here.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -46,15 +47,28 @@ def interior_mean(values: Tensor, there: Tensor, interior: Tensor) -> Tensor:
 
 
 class ForecastLoss(nn.Module, ABC):
-    """A loss that learns from the data which features it is of."""
+    """A loss that learns from the data which features it is of.
+
+    Attributes:
+        needs_spread: whether forecasts need a spread.
+    """
+
+    needs_spread: bool = False
 
     @abstractmethod
     def build(self, names: Sequence[str], change_std: Tensor) -> None:
         """Take the features' names and the standard deviation (F,) of their standardised change over one step."""
 
     @abstractmethod
-    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
-        """Loss (B, T) of every sample and step."""
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
+        """Loss (B, T) of every sample and step.
+
+        Args:
+            prediction: (B, T, lat, lon, F) forecast, the mean of a Gaussian one.
+            target: (B, T, lat, lon, F), NaN where it is missing.
+            interior: (lat, lon, 1) weights.
+            spread: (B, T, lat, lon, F) standard deviation of a Gaussian forecast.
+        """
 
 
 class WeightedLoss(ForecastLoss):
@@ -81,13 +95,66 @@ class WeightedLoss(ForecastLoss):
         """Set the factors of the features from their names and the standard deviation of their change."""
         self.factor = (feature_weights(names, self.weights).to(change_std) / change_std**self.p).float()
 
-    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
-        """Loss (B, T) of every sample and step."""
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
+        """Loss (B, T) of every sample and step, whatever its spread."""
         there = torch.isfinite(target)
         # before the power: its gradient would be 0 * NaN
         error = torch.where(there, prediction - target, 0)
         error = error.square() if self.p == 2 else error.abs()
         return (interior_mean(error, there, interior) * self.factor).sum(-1)
+
+
+class GaussianLoss(ForecastLoss):
+    """Mean over the interior of a proper score of Gaussian forecasts, weighted by feature and summed over the features.
+
+    With error e and spread s: ``nll``, the negative logarithm of the density, ``(e/s)²/2 + ln s + ln(2π)/2``; or
+    ``crps``, the continuous ranked probability score (Gneiting et al. 2005, Mon. Wea. Rev. 133, eq. 5), ``s [z (2Φ(z) -
+    1) + 2φ(z) - 1/√π]`` with z = e/s, over the deviation of the feature's change, as in :class:`WeightedLoss`.
+
+    Args:
+        score: ``crps`` or ``nll``.
+        weights: by feature name; by default 1 + level/1000 on pressure levels and 2 elsewhere.
+
+    Raises:
+        InputError: another score.
+    """
+
+    factor: Tensor
+    needs_spread = True
+
+    def __init__(self, score: Literal["crps", "nll"] = "crps", weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        if score not in ("crps", "nll"):
+            raise InputError(f"GaussianLoss: score must be crps or nll, not {score!r}")
+        self.score, self.weights = score, weights
+        self.register_buffer("factor", torch.empty(0), persistent=False)
+
+    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+        """Set the factors of the features."""
+        weights = feature_weights(names, self.weights).to(change_std)
+        self.factor = (weights / change_std if self.score == "crps" else weights).float()
+
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
+        """Loss (B, T) of every sample and step."""
+        if spread is None:
+            raise ValueError("GaussianLoss needs a forecast's spread")
+        there = torch.isfinite(target)
+        error = torch.where(there, target - prediction, 0)
+        score = gaussian_crps if self.score == "crps" else gaussian_nll
+        return (interior_mean(score(error, spread), there, interior) * self.factor).sum(-1)
+
+
+def gaussian_nll(error: Tensor, spread: Tensor) -> Tensor:
+    """Negative logarithm of the normal density at an error from its mean; same shapes."""
+    return (error / spread).square() / 2 + spread.log() + math.log(2 * math.pi) / 2
+
+
+def gaussian_crps(error: Tensor, spread: Tensor) -> Tensor:
+    """Continuous ranked probability score of a normal forecast, in the error's units; same shapes."""
+    z = error / spread
+    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    # 2 Φ(z) - 1 = erf(z / √2)
+    return spread * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
 
 
 class CombinedLoss(ForecastLoss):
@@ -105,15 +172,17 @@ class CombinedLoss(ForecastLoss):
         self.losses = losses
         self.parts = nn.ModuleList(losses)  # so that their buffers move with this module
         self.weights = weights or [1.0] * len(losses)
+        self.needs_spread = any(loss.needs_spread for loss in losses)
 
     def build(self, names: Sequence[str], change_std: Tensor) -> None:
         """Hand names and standard deviations to all losses."""
         for loss in self.losses:
             loss.build(names, change_std)
 
-    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
         """Loss (B, T) of every sample and step."""
         parts = [
-            weight * loss(prediction, target, interior) for weight, loss in zip(self.weights, self.losses, strict=True)
+            weight * loss(prediction, target, interior, spread)
+            for weight, loss in zip(self.weights, self.losses, strict=True)
         ]
         return torch.stack(parts).sum(0)

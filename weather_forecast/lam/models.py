@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import xarray as xr
 from torch import Tensor
 
 from ai4sim.errors import InputError
@@ -14,6 +15,7 @@ from weather_forecast.lam.forecaster import Boundary, Forecaster, Window
 from weather_forecast.lam.losses import ForecastLoss, WeightedLoss
 from weather_forecast.lam.networks.base import make_settings
 from weather_forecast.lam.networks.registry import get_network
+from weather_forecast.lam.parameters import spread_name
 from weather_forecast.lam.strategies import InterSteps, make_strategy
 
 Batch = dict[str, Tensor]
@@ -80,7 +82,8 @@ class LamModule(ExperimentModule):
         Args:
             info: names, grid and statistics.
         """
-        channels = Forecaster.channels(info, self.n_inputs, mask_on_nan=self.mask_on_nan)
+        spread = self.loss.needs_spread
+        channels = Forecaster.channels(info, self.n_inputs, mask_on_nan=self.mask_on_nan, spread=spread)
         network = self.network_class(*channels, info.shape, self.settings, info.grid)
         forecaster = Forecaster(
             network,
@@ -91,6 +94,7 @@ class LamModule(ExperimentModule):
             bounds=self.bounds,
             mask_on_nan=self.mask_on_nan,
             checkpoint_steps=self.checkpoint_steps,
+            spread=spread,
         )
         self.loss.build(info.outputs, forecaster.changes.std)
         self.forecaster = forecaster
@@ -152,15 +156,14 @@ class LamModule(ExperimentModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch over the current number of steps."""
         window = self._window(batch)
-        forecast = self(window, self.n_steps)
-        by_step = self._loss(forecast, window)
+        by_step = self._loss(window, self.n_steps)
         loss = by_step.mean()
         if not torch.isfinite(loss):
             by_lead = [f"{value:.3g}" for value in by_step.mean(0).tolist()]
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step}; by lead time: {', '.join(by_lead)}"
             )
-        size = len(forecast)
+        size = len(by_step)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
         return loss
 
@@ -176,9 +179,10 @@ class LamModule(ExperimentModule):
         names = [f"{name} ({count})" for name, count in zip(self.built.info.outputs, missing, strict=True) if count]
         raise InputError(f"missing values in a batch: {', '.join(names)}; mend the data or set model.mask_on_nan")
 
-    def _loss(self, forecast: Tensor, window: Window) -> Tensor:
+    def _loss(self, window: Window, n_steps: int | None = None) -> Tensor:
+        forecast, spread = self.built.distribution(window, n_steps)
         targets = window.targets[:, : forecast.shape[1]]
-        loss: Tensor = self.loss(forecast, targets, self.built.statics.interior_mask)
+        loss: Tensor = self.loss(forecast, targets, self.built.statics.interior_mask, spread)
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
@@ -194,14 +198,14 @@ class LamModule(ExperimentModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss of a batch over all its target times."""
         window = self._window(batch)
-        by_step = self._loss(self(window), window)
+        by_step = self._loss(window)
         self.log("val_loss", by_step.mean(), prog_bar=True, sync_dist=True, batch_size=len(by_step))
         self.log("val_loss_first", by_step[:, 0].mean(), sync_dist=True, batch_size=len(by_step))
         self.log("val_loss_last", by_step[:, -1].mean(), sync_dist=True, batch_size=len(by_step))
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Forecasts of a batch in physical units."""
-        return {"index": batch["index"], **self._named(self.built.physical(self(self._window(batch))))}
+        return {"index": batch["index"], **self._named(self._window(batch))}
 
     def on_predict_start(self) -> None:
         """Choose the boundary for forecasts whose truth is not known, and say which."""
@@ -211,7 +215,24 @@ class LamModule(ExperimentModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Forecasts of a batch in physical units."""
-        return {"index": batch["index"], **self._named(self.built.physical(self(self.built.window(batch))))}
+        return {"index": batch["index"], **self._named(self.built.window(batch))}
 
-    def _named(self, forecast: Tensor) -> Batch:
-        return dict(zip(self.built.info.outputs, forecast.unbind(-1), strict=True))
+    def _named(self, window: Window) -> Batch:
+        forecaster, names = self.built, self.built.info.outputs
+        mean, spread = forecaster.distribution(window)
+        named = dict(zip(names, forecaster.physical(mean).unbind(-1), strict=True))
+        if spread is not None:
+            spreads = forecaster.physical_spread(spread).unbind(-1)
+            named |= {spread_name(name): values for name, values in zip(names, spreads, strict=True)}
+        return named
+
+    def complete_template(self, template: xr.Dataset) -> xr.Dataset:
+        """Add the spread of every parameter to a template of forecasts, where the network gives one."""
+        if not self.built.spread:
+            return template
+        spreads = {}
+        for name in self.built.info.outputs:
+            attrs = {"units": template[name].attrs["units"]}
+            attrs["long_name"] = f"standard deviation of {template[name].attrs['long_name']}"
+            spreads[spread_name(name)] = xr.DataArray(template[name].data, dims=template[name].dims, attrs=attrs)
+        return template.assign(spreads)

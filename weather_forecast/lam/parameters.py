@@ -95,6 +95,11 @@ def parse_all(names: Sequence[str]) -> list[Parameter]:
     return [Parameter.parse(name) for name in names]
 
 
+def spread_name(name: str) -> str:
+    """Name of a forecast parameter's standard deviation."""
+    return f"{name}_spread"
+
+
 def host_matches(state: Sequence[str], forcing: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs of places (state, forcing) of the same field and level of two models: the analysed one and its host."""
     known, hosts = [Parameter.parse(name) for name in state], [Parameter.parse(name) for name in forcing]

@@ -46,7 +46,8 @@ class OneStep(nn.Module):
         if own.forcings is not None:
             parts.insert(0, own.forcings(host))
         states = (state - own.states.mean[: self.n_state]) / own.states.std[: self.n_state]
-        return own.physical(own.step([states], torch.cat(parts, dim=-1), None))
+        outputs = own.step([states], torch.cat(parts, dim=-1), None)
+        return own.physical(outputs[..., : len(own.info.outputs)])
 
 
 def export(ckpt_path: Path, output: Path) -> ExportReport:

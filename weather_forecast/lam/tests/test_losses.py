@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from ai4sim.errors import InputError
-from weather_forecast.lam.losses import CombinedLoss, WeightedLoss, feature_weights
+from weather_forecast.lam.losses import (
+    CombinedLoss,
+    GaussianLoss,
+    WeightedLoss,
+    feature_weights,
+    gaussian_crps,
+    gaussian_nll,
+)
 
 NAMES = ["aro_t_500hpa", "aro_t2m_2m"]
 STD = torch.tensor([0.5, 0.25])
@@ -81,3 +88,63 @@ def test_combined_losses_add_up():
 def test_only_squares_and_absolute_errors():
     with pytest.raises(InputError, match="p must be 1 or 2, not 3"):
         WeightedLoss(3)
+
+
+@pytest.mark.parametrize("error", [-1.3, 0.0, 0.4])
+@pytest.mark.parametrize("spread", [0.2, 1.7])
+def test_gaussian_scores_equal_their_definitions(error, spread):
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), spread)
+    e, s = torch.tensor(error, dtype=torch.float64), torch.tensor(spread, dtype=torch.float64)
+    torch.testing.assert_close(gaussian_nll(e, s), -normal.log_prob(e))
+    x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    integral = torch.trapezoid((normal.cdf(x) - (x >= error).double()).square(), x)
+    torch.testing.assert_close(gaussian_crps(e, s), integral, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["crps", "nll"])
+def test_gaussian_loss_is_least_at_the_true_spread(score):
+    truth = 0.7 * torch.randn(1, 1, 100, 100, 2, generator=torch.Generator().manual_seed(0))
+    loss = GaussianLoss(score)
+    loss.build(NAMES, STD)
+    spreads = torch.linspace(0.4, 1.0, 13)
+    values = [
+        loss(torch.zeros_like(truth), truth, torch.ones(100, 100, 1), torch.full_like(truth, s)).item() for s in spreads
+    ]
+    assert spreads[min(range(13), key=values.__getitem__)] == pytest.approx(0.7, abs=0.026)
+
+
+def test_gaussian_loss_weights_features_and_leaves_out_what_is_missing():
+    target = torch.zeros(1, 1, 3, 3, 2)
+    target[..., 1, :, 0] = torch.nan
+    prediction, spread = torch.ones_like(target).requires_grad_(), torch.full_like(target, 2.0).requires_grad_()
+    e, s = torch.tensor(1.0), torch.tensor(2.0)
+    for score, expected in (
+        ("crps", (1.5 / 0.5 + 2 / 0.25) * gaussian_crps(e, s)),
+        ("nll", (1.5 + 2) * gaussian_nll(e, s)),
+    ):
+        loss = GaussianLoss(score)
+        loss.build(NAMES, STD)
+        value = loss(prediction, target, interior(), spread)
+        torch.testing.assert_close(value[0, 0], expected)
+        value.sum().backward()
+    for leaf in (prediction, spread):
+        assert torch.isfinite(leaf.grad).all()
+        assert not leaf.grad[..., 1, :, 0].any()
+
+
+def test_combined_loss_needs_a_spread_if_one_of_its_parts_does():
+    assert not CombinedLoss([WeightedLoss(), WeightedLoss(1)]).needs_spread
+    both = CombinedLoss([WeightedLoss(), GaussianLoss()], [1.0, 3.0])
+    assert both.needs_spread
+    both.build(NAMES, STD)
+    target = torch.randn(1, 1, 3, 3, 2)
+    prediction, spread = torch.zeros_like(target), torch.ones_like(target)
+    parts = [loss(prediction, target, interior(), spread) for loss in both.losses]
+    torch.testing.assert_close(both(prediction, target, interior(), spread), parts[0] + 3 * parts[1])
+
+
+def test_gaussian_loss_names_its_scores():
+    with pytest.raises(InputError, match="score must be crps or nll, not 'mae'"):
+        GaussianLoss("mae")
+    with pytest.raises(ValueError, match="needs a forecast's spread"):
+        GaussianLoss()(torch.zeros(1), torch.zeros(1), torch.zeros(1))

@@ -417,3 +417,27 @@ class TestCompare:
         ):
             assert compare.main(words) == 2
             assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_gaussian_forecasts_are_written_scored_and_exported(run, work, tmp_path):
+    loss = '{"class_path": "weather_forecast.lam.losses.GaussianLoss"}'
+    main(["fit", "--config", SMOKE, "--model.loss", loss, "--name", "gaussian", *QUIET])
+    folder = work / "experiments" / config.USE_CASE / "gaussian" / "version_0"
+    with xr.open_zarr(folder / "predictions.zarr", consolidated=False) as predictions:
+        for name in STATE:
+            spread = predictions[f"{name}_spread"]
+            assert spread.dims == predictions[name].dims
+            assert spread.attrs["units"] == predictions[name].attrs["units"]
+            assert spread.attrs["long_name"].startswith("standard deviation of ")
+            assert (spread > 0).all()
+    scores = pd.read_csv(folder / "scorecard.csv").set_index(["model", "metric", "variable", "lead_time"])["value"]
+    for name in STATE:
+        for lead in (3.0, 6.0):
+            crps = scores["HalfUNet", "crps", name, lead]
+            assert 0 < crps < scores["HalfUNet", "rmse", name, lead]
+            assert 0.1 < scores["HalfUNet", "ssr", name, lead] < 10
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    model = load_model(checkpoint)
+    assert model.built.network.out_channels == 2 * len(STATE)
+    main(["export", "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "step.pt2"), *QUIET])
+    assert (tmp_path / "step.pt2").stat().st_size > 0
