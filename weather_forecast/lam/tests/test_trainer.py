@@ -1,9 +1,7 @@
 """The command line from nothing to scorecard, forecasts and exports."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,12 +11,21 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from lightning.pytorch import Callback
 
 from ai4sim.experiment import load_model
 from ai4sim.export import load_exported
 from ai4sim.store import open_store, read_manifest
-from ai4sim.tests.command_line import QUIET, described, message_of, own_folders, samples_read
+from ai4sim.tests.command_line import (
+    QUIET,
+    described,
+    finish,
+    kill_after_epoch,
+    last_weights,
+    message_of,
+    own_folders,
+    samples_read,
+    start,
+)
 from ai4sim.verification import Scorecard
 from weather_forecast.lam import compare, config
 from weather_forecast.lam.forecaster import Forecaster
@@ -30,6 +37,7 @@ from weather_forecast.lam.trainer import main
 FOLDER = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((FOLDER / "configs").glob("*.yaml"))
 SMOKE = str(FOLDER / "configs" / "smoke.yaml")
+TRAINER = "weather_forecast.lam.trainer"
 CURRICULUM = '{"class_path": "weather_forecast.lam.rollout.RolloutCurriculum", "init_args": {"maximum": 3}}'
 
 
@@ -282,15 +290,15 @@ class TestFaults:
 
 def test_curriculum_lengthens_training(work, unscored, monkeypatch):
     lengths = []
-    forward = Forecaster.forward
+    distribution = Forecaster.distribution
 
     def counted(self, window, n_steps=None):
-        result = forward(self, window, n_steps)
+        result = distribution(self, window, n_steps)
         if self.training:
-            lengths.append(result.shape[1])
+            lengths.append(result[0].shape[1])
         return result
 
-    monkeypatch.setattr(Forecaster, "forward", counted)
+    monkeypatch.setattr(Forecaster, "distribution", counted)
     curriculum = {
         "class_path": "weather_forecast.lam.rollout.RolloutCurriculum",
         "init_args": {"start": 1, "every_n_epochs": 1, "increment": 2, "maximum": 4, "lr_factor": 0.1},
@@ -302,41 +310,28 @@ def test_curriculum_lengthens_training(work, unscored, monkeypatch):
     assert lengths == [1, 1, 3, 3, 4, 4]
 
 
-def start(work: Path, *words: str) -> None:
-    command = [sys.executable, "-P", "-m", "weather_forecast.lam.trainer", *words, *QUIET]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-
-
 @pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(run, work):
     checkpoint = str(run / "checkpoints" / "best.ckpt")
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.eval_batch_size", "2"]
-    start(work, "test", "--config", SMOKE, "--ckpt_path", checkpoint, "--name", "two", *two)
+    finish(start(TRAINER, "test", "--config", SMOKE, "--ckpt_path", checkpoint, "--name", "two", *two))
     one, other = (pd.read_csv(run.parents[1] / name / "version_0" / "scorecard.csv") for name in ("smoke", "two"))
     assert (one["n"] == other["n"]).all()
     np.testing.assert_allclose(one["value"], other["value"], rtol=1e-4, atol=1e-5)
 
 
-class StopAfterOneEpoch(Callback):
-    """Ends a fit early, whose schedule was made for all its epochs."""
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.should_stop = True
-
-
-def test_a_resumed_fit_ends_where_an_uninterrupted_one_ends(run, unscored):
-    def weights(name: str) -> dict[str, torch.Tensor]:
-        file = run.parents[1] / name / "version_0" / "checkpoints" / "last.ckpt"
-        return torch.load(file, weights_only=True)["state_dict"]
-
-    words = ["--config", SMOKE, "--data.n_targets", "2"]
-    main(["fit", *words, "--name", "whole", "--trainer.max_epochs", "2", *QUIET])
-    stop = ["--trainer.callbacks", json.dumps({"class_path": f"{__name__}.StopAfterOneEpoch"})]
-    main(["fit", *words, "--name", "part", "--trainer.max_epochs", "2", *stop, *QUIET])
-    last = run.parents[1] / "part" / "version_0" / "checkpoints" / "last.ckpt"
-    main(["fit", *words, "--name", "part", "--trainer.max_epochs", "2", "--ckpt_path", str(last), *QUIET])
-    whole, resumed = weights("whole"), weights("part")
+def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(run, unscored):
+    average = json.dumps({"class_path": "ai4sim.averaging.AverageWeights", "init_args": {"decay": 0.9}})
+    words = ["fit", "--config", SMOKE, "--data.n_targets", "2", "--trainer.max_epochs", "6"]
+    words += ["--trainer.callbacks", average]
+    main([*words, "--name", "whole", *QUIET])
+    killed = run.parents[1] / "killed" / "version_0"
+    last = killed / "checkpoints" / "last.ckpt"
+    kill_after_epoch(start(TRAINER, *words, "--name", "killed"), 2, last)
+    assert not (killed / "scorecard.csv").exists()
+    assert torch.load(last, weights_only=True)["epoch"] < 5
+    main([*words, "--name", "killed", "--ckpt_path", str(last), *QUIET])
+    whole, resumed = (last_weights(folder, epoch=5) for folder in (run.parents[1] / "whole" / "version_0", killed))
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-7, msg=name)
 
