@@ -68,6 +68,7 @@ class LamData(ExperimentData):
         eval_batch_size: windows per batch of validation and test.
         reader: ``zarr`` reads the processed store, ``float32`` or ``int16`` a flat copy of it that is made once.
         num_workers: processes that read; 0 reads in a thread.
+        skip_bad: leave out times whose files cannot be read, instead of stopping; each is read once more for that.
         seed: of the shuffling.
         predict_times: initial times that ``predict`` forecasts from.
         n_predict: number of steps of ``predict``; by default ``n_targets_eval``.
@@ -98,6 +99,7 @@ class LamData(ExperimentData):
         eval_batch_size: int = 8,
         reader: Literal["zarr", "float32", "int16"] = "zarr",
         num_workers: int = 0,
+        skip_bad: bool = False,
         seed: int = 0,
         predict_times: list[str] | None = None,
         n_predict: int | None = None,
@@ -132,6 +134,7 @@ class LamData(ExperimentData):
         self.reader, self.num_workers, self.seed = reader, num_workers, seed
         self.predict_times, self.n_predict, self.predict_truth = predict_times, n_predict, predict_truth
         self.scheduler = scheduler
+        self.skip_bad = skip_bad
         self.dataset = dataset
         self.store = folder / "processed" / f"{dataset}.zarr"
         self._windows: dict[str, Windows] = {}
@@ -173,6 +176,7 @@ class LamData(ExperimentData):
             self.selection,
             train=self.periods["train"],
             step=self.step,
+            skip_bad=self.skip_bad,
             scheduler=self.scheduler,
         )
         if self.reader != "zarr":

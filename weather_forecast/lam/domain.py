@@ -1,5 +1,6 @@
 """What a model must know of the data it was made for; it travels in the checkpoint."""
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +13,8 @@ from ai4sim.normalization import FeatureStatistics
 from weather_forecast.lam import config
 from weather_forecast.lam.networks.base import Grid
 from weather_forecast.lam.parameters import Parameter, host_matches
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,8 @@ class DatasetInfo:
 
     def static_fields(self) -> Tensor:
         """Channels (lat, lon, 4): x, y, geopotential, each scaled to [0, 1], and the border."""
+        if self.geopotential.min() == self.geopotential.max():
+            logger.warning("%s: the geopotential of the surface is the same everywhere", self.name)
         scaled = [_unit_range(field) for field in (self.x, self.y, self.geopotential)]
         return torch.stack([*scaled, self.border], dim=-1).float()
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -159,25 +160,44 @@ class LamModule(ExperimentModule):
         by_step = self._loss(window, self.n_steps)
         loss = by_step.mean()
         if not torch.isfinite(loss):
-            by_lead = [f"{value:.3g}" for value in by_step.mean(0).tolist()]
-            raise InputError(
-                f"the training loss is {loss.item()} at step {self.global_step}; by lead time: {', '.join(by_lead)}"
-            )
+            raise InputError(self._diverged(window, by_step))
         size = len(by_step)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
         return loss
 
     def _window(self, batch: Batch) -> Window:
         if not self.mask_on_nan:
-            self._refuse_missing(batch["state"])
+            self._refuse_missing(batch)
         return self.built.window(batch)
 
-    def _refuse_missing(self, state: Tensor) -> None:
-        if torch.isfinite(state).all():
+    def _refuse_missing(self, batch: Batch) -> None:
+        missing = ~torch.isfinite(batch["state"])
+        if not missing.any():
             return
-        missing = (~torch.isfinite(state)).flatten(0, 3).sum(0).tolist()
-        names = [f"{name} ({count})" for name, count in zip(self.built.info.outputs, missing, strict=True) if count]
-        raise InputError(f"missing values in a batch: {', '.join(names)}; mend the data or set model.mask_on_nan")
+        info = self.built.info
+        counts = missing.flatten(0, 3).sum(0).tolist()
+        names = [f"{name} ({count})" for name, count in zip(info.outputs, counts, strict=True) if count]
+        sample, step, *_, feature = missing.nonzero()[0].tolist()
+        seconds = int(batch["time"][sample]) + (step - self.n_inputs + 1) * info.step_seconds
+        raise InputError(
+            f"missing values in a batch: {', '.join(names)}; the first is of {info.outputs[feature]} at "
+            f"{np.datetime64(seconds, 's')}; mend the data or set model.mask_on_nan"
+        )
+
+    @torch.no_grad()
+    def _diverged(self, window: Window, by_step: Tensor) -> str:
+        """What to say of a loss that is not finite."""
+        by_lead = ", ".join(f"{value:.3g}" for value in by_step.mean(0).tolist())
+        forecast, _ = self.built.distribution(window, by_step.shape[1])
+        targets = window.targets[:, : forecast.shape[1]]
+        there = torch.isfinite(targets)
+        squares = torch.where(there, forecast - targets, 0).square().sum(dim=(0, 1, 2, 3))
+        errors = (squares / there.sum(dim=(0, 1, 2, 3))).tolist()
+        by_feature = ", ".join(f"{name} {e:.3g}" for name, e in zip(self.built.info.outputs, errors, strict=True))
+        return (
+            f"the training loss is {by_step.mean().item()} at step {self.global_step}; by lead time: {by_lead}; mean "
+            f"squared error of the standardised features: {by_feature}. Lower the learning rate, or clip gradients"
+        )
 
     def _loss(self, window: Window, n_steps: int | None = None) -> Tensor:
         forecast, spread = self.built.distribution(window, n_steps)

@@ -65,8 +65,15 @@ class FieldSelection:
         return slice(r0, r1), slice(c0, c1)
 
 
-def find_records(accessor: DataAccessor, selection: FieldSelection) -> tuple[NDArray[np.int64], list[str]]:
+def find_records(
+    accessor: DataAccessor, selection: FieldSelection, *, skip_bad: bool = False
+) -> tuple[NDArray[np.int64], list[str]]:
     """Records that have every parameter, and a sentence for each of those that lack one.
+
+    Args:
+        accessor: of the raw data.
+        selection: which parameters.
+        skip_bad: read each record beforehand, and leave out those that cannot be read.
 
     Raises:
         InputError: there is no whole record; names the parameter that is missing most.
@@ -75,11 +82,13 @@ def find_records(accessor: DataAccessor, selection: FieldSelection) -> tuple[NDA
     accessor.require(names)
     records = accessor.records()
     whole, lacking, missing = [], [], Counter[str]()
-    for record in range(len(records)):
+    for record in track(range(len(records)), "checking", transient=True) if skip_bad else range(len(records)):
         absent = [name for name in names if not accessor.exists(name, record)]
         if absent:
             missing.update(absent)
             lacking.append(f"{absent[0]} {np.datetime_as_string(records.times[record], unit='m')}")
+        elif skip_bad and (fault := _fault(accessor, names, record)):
+            lacking.append(fault)
         else:
             whole.append(record)
     if not whole:
@@ -90,6 +99,14 @@ def find_records(accessor: DataAccessor, selection: FieldSelection) -> tuple[NDA
     return np.array(whole, np.int64), lacking
 
 
+def _fault(accessor: DataAccessor, names: Sequence[str], record: int) -> str | None:
+    try:
+        accessor.load(names, record)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def build(
     store: Path,
     accessor: DataAccessor,
@@ -97,6 +114,7 @@ def build(
     *,
     train: Period,
     step: np.timedelta64,
+    skip_bad: bool = False,
     scheduler: str | None = None,
 ) -> Manifest:
     """Make the processed store, or find that it is there already.
@@ -107,10 +125,11 @@ def build(
         selection: which parameters and part of the grid.
         train: period of the statistics.
         step: of the forecast: statistics of differences are over pairs of times that far apart.
+        skip_bad: leave out times that cannot be read, instead of raising.
         scheduler: address of a Dask scheduler.
     """
     records = accessor.records()
-    rows, lacking = find_records(accessor, selection)
+    rows, lacking = find_records(accessor, selection, skip_bad=skip_bad)
     grid = accessor.load_grid_info()
     part = selection.slices(grid)
     cropped = grid.crop(*part)

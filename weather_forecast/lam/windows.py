@@ -35,8 +35,14 @@ def time_forcing(times: NDArray[np.datetime64], grid: tuple[NDArray[Any], NDArra
     }
 
 
+def _seconds(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    return times.astype("datetime64[s]").astype(np.int64)
+
+
 class LamWindows(WindowDataset):
     """Windows of a processed store: ``state``, ``forcing`` where there is a host, ``clock``, ``toa_radiation``.
+
+    And ``time`` (B,), the initial time in seconds since 1970.
 
     Args:
         path: store or flat copy.
@@ -67,7 +73,8 @@ class LamWindows(WindowDataset):
         """Read a batch of windows."""
         batch = super().read(indices, pin_memory=pin_memory)
         rows = self.windows[batch["index"].numpy()]
-        return {**batch, **time_forcing(self.times[rows[:, self.n_inputs :]], self.grid)}
+        initial = torch.from_numpy(_seconds(self.times[rows[:, self.n_inputs - 1]]))
+        return {**batch, "time": initial, **time_forcing(self.times[rows[:, self.n_inputs :]], self.grid)}
 
 
 class OperationalWindows(Dataset[Batch]):
@@ -143,6 +150,7 @@ class OperationalWindows(Dataset[Batch]):
         batch = {
             "state": torch.from_numpy(state)[None],
             "index": torch.tensor([index]),
+            "time": torch.from_numpy(_seconds(self.times[[index]])),
             **time_forcing(targets[None], (grid.latitude, grid.longitude)),
         }
         if self.selection.forcing:

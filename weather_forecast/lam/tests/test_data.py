@@ -1,5 +1,7 @@
 """From raw fields to windows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ import xarray as xr
 from ai4sim.errors import InputError
 from ai4sim.store import open_store, read_manifest
 from weather_forecast.lam import prepare
-from weather_forecast.lam.accessors import DummyAccessor, GridInfo, ZarrAccessor
+from weather_forecast.lam.accessors import DummyAccessor, GridInfo, TitanNpyAccessor, ZarrAccessor
 from weather_forecast.lam.accessors.base import Records
 from weather_forecast.lam.data import LamData
-from weather_forecast.lam.demo import DemoSettings
+from weather_forecast.lam.demo import DemoSettings, write_demo
 from weather_forecast.lam.periods import Period
 from weather_forecast.lam.prepare import FieldSelection
 from weather_forecast.lam.solar import time_encodings, toa_radiation
@@ -100,6 +102,25 @@ class TestPrepare:
             assert store.sizes == {"time": 22, "lat": 6, "lon": 7, "feature": 2}
         assert "22 times, 2 dropped (first: aro_t2m_2m 2023-01-01T13:00)" in caplog.text
         assert manifest.settings["dropped"] == ["aro_t2m_2m 2023-01-01T13:00", "aro_u10_10m 2023-01-01T20:00"]
+
+    def test_damaged_files_stop_the_preparation_or_are_left_out_on_demand(self, tmp_path, caplog):
+        settings = DemoSettings(size="tiny", layout="npy")
+        accessor = TitanNpyAccessor(write_demo(tmp_path / "raw", settings))
+        damaged = accessor.get_filepath("aro_u10_10m", 4)
+        damaged.write_bytes(damaged.read_bytes()[:-100])
+        changes = {
+            "selection": FieldSelection(("aro_t2m_2m", "aro_u10_10m")),
+            "train": Period("2023-04-01", "2023-04-02"),
+        }
+        with pytest.raises(InputError, match=r"aro_u10_10m\.npy .*cannot be read"):
+            build(tmp_path / "s.zarr", accessor, **changes)
+        manifest = build(tmp_path / "s.zarr", accessor, skip_bad=True, **changes)
+        (dropped,) = manifest.settings["dropped"]
+        assert str(damaged) in dropped
+        assert f"1 dropped (first: {damaged}" in caplog.text
+        with open_store(tmp_path / "s.zarr") as store:
+            assert accessor.records().times[4] not in store["time"].values
+            assert store.sizes["time"] == len(accessor.records()) - 1
 
     def test_no_whole_time_names_the_parameter_that_is_missing_most(self, tmp_path):
         class Empty(DummyAccessor):
@@ -276,3 +297,16 @@ def test_processed_data_follow_their_settings(data_home, monkeypatch):
     with open_store(data.store) as store:
         assert store.sizes["feature"] == 2
         assert "forcing" not in store
+
+
+def test_the_same_geopotential_everywhere_is_warned_of(tiny, caplog):
+    info = dataclasses.replace(tiny.info(), geopotential=torch.full_like(tiny.info().geopotential, 50.0))
+    fields = info.static_fields()
+    assert (fields[..., 2] == 1).all()
+    assert "tiny: the geopotential of the surface is the same everywhere" in caplog.text
+
+
+def test_windows_say_their_initial_times(tiny):
+    batch = next(iter(tiny.val_dataloader()))
+    times = tiny.windows("validation").times[batch["index"].numpy()].astype("datetime64[s]")
+    assert batch["time"].tolist() == times.astype(int).tolist()

@@ -1,5 +1,8 @@
 """A network stepped through time: channels, boundary, missing values, memory."""
 
+import types
+
+import numpy as np
 import pytest
 import torch
 
@@ -142,13 +145,28 @@ def test_missing_values_are_masked_on_demand(tiny):
     batch = batch_of(tiny)
     batch["state"][:, :, 10:12, 10:12, 1] = torch.nan
     plain = module(info)
-    with pytest.raises(InputError, match=r"missing values in a batch: aro_tp_0m \(32\); mend the data or set"):
+    first = str(np.datetime64(int(batch["time"][0]), "s"))  # of the only input
+    message = (
+        rf"missing values in a batch: aro_tp_0m \(32\); the first is of aro_tp_0m at {first}; mend the data or set"
+    )
+    with pytest.raises(InputError, match=message):
         plain._window(batch)
     masked = module(info, mask_on_nan=True)
     result = forecast(masked, batch)
     assert torch.isfinite(result).all()
     loss = masked._loss(masked._window(batch))
     assert torch.isfinite(loss).all()
+
+
+def test_a_loss_that_is_not_finite_names_features_and_lead_times(tiny):
+    model = module(tiny.info())
+    model._trainer = types.SimpleNamespace(global_step=7)
+    batch = batch_of(tiny)
+    with torch.no_grad():
+        for parameter in model.built.network.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"the training loss is nan at step 7; by lead time: nan, nan.*aro_tp_0m nan"):
+        model.training_step(batch, 0)
 
 
 def test_recomputed_steps_give_the_same_loss_and_gradients(tiny):
