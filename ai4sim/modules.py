@@ -24,6 +24,19 @@ def default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
 
 
+class _SharedFactory:
+    """A factory that copies of a module share: those that the command line makes cannot be copied."""
+
+    def __init__(self, factory: OptimizerFactory) -> None:
+        self.factory = factory
+
+    def __call__(self, parameters: Iterable[Tensor]) -> Optimizer:
+        return self.factory(parameters)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_SharedFactory":
+        return self
+
+
 class ExperimentModule(LightningModule):
     """Base of all training modules.
 
@@ -37,7 +50,7 @@ class ExperimentModule(LightningModule):
 
     def __init__(self, optimizer: OptimizerFactory = default_optimizer, schedule: CosineSchedule | None = None) -> None:
         super().__init__()
-        self.optimizer_factory = optimizer
+        self.optimizer_factory = _SharedFactory(optimizer)
         self.schedule = schedule
         self.model_config: dict[str, Any] | None = None
 

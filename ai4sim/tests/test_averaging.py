@@ -1,5 +1,7 @@
 """Averaged weights are those of the formula, in validation, in checkpoints and after a resumed training."""
 
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,21 @@ class Network(nn.Module):
         return self.weight * x
 
 
+class Descent:
+    """Makes the optimiser; as what the command line makes for that, it cannot be copied."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __call__(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+
 class Module(ExperimentModule):
     """Makes its network in `setup`; notes its weight after each step and in each validation."""
 
     def __init__(self) -> None:
-        super().__init__(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+        super().__init__(Descent())
         self.network: Network | None = None
         self.steps: list[float] = []
         self.validated: list[float] = []
