@@ -1,10 +1,12 @@
 """An exponential moving average of the weights, which validation, test and checkpoints then use."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ai4sim.errors import InputError
@@ -37,6 +39,11 @@ class AverageWeights(WeightAveraging):
         if stage == "fit":
             pl_module.setup(stage)
         super().setup(trainer, pl_module, stage)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up averages and weights of a fit that goes on; a test of its checkpoint keeps the averages."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     @torch.no_grad()
     def _average(self, averages: Sequence[Tensor], values: Sequence[Tensor], n_averaged: Tensor | int) -> None:

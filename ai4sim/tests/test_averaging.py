@@ -48,6 +48,7 @@ class Module(ExperimentModule):
         self.network: Network | None = None
         self.steps: list[float] = []
         self.validated: list[float] = []
+        self.tested = 0.0
 
     def setup(self, stage: str) -> None:
         if self.network is None:
@@ -61,6 +62,10 @@ class Module(ExperimentModule):
         assert self.network is not None
         self.steps.append(self.network.weight.item())
 
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        assert self.network is not None
+        self.tested = self.network.weight.item()
+
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         assert self.network is not None
         self.validated.append(self.network.weight.item())
@@ -68,7 +73,7 @@ class Module(ExperimentModule):
 
 
 def fit(folder: Path, epochs: int, decay: float = 0.5, checkpoint: Path | None = None) -> Module:
-    """Three steps an epoch."""
+    """Three steps an epoch, then a test of the checkpoint."""
     module = Module()
     data = DataLoader(TensorDataset(torch.ones(3, dtype=torch.float64)))
     trainer = Trainer(
@@ -81,6 +86,7 @@ def fit(folder: Path, epochs: int, decay: float = 0.5, checkpoint: Path | None =
         callbacks=[AverageWeights(decay), ModelCheckpoint(folder, filename="last", enable_version_counter=False)],
     )
     trainer.fit(module, data, data, ckpt_path=checkpoint, weights_only=True)
+    trainer.test(module, data, ckpt_path=folder / "last.ckpt", weights_only=True, verbose=False)
     return module
 
 
@@ -102,6 +108,7 @@ def test_average_follows_the_formula(tmp_path: Path, decay: float) -> None:
     assert module.validated[-1] == pytest.approx(expected[5], rel=1e-12)
     assert module.network is not None
     assert module.network.weight.item() == pytest.approx(expected[5], rel=1e-12)  # left in the model
+    assert module.tested == module.validated[-1]
     assert (decay == 0.0) == (expected[5] == module.steps[5])
 
 

@@ -25,12 +25,14 @@ from weather_forecast.lam import config, plotters
 from weather_forecast.lam.baselines import Baseline, Climatology, make_baselines, read_rows
 from weather_forecast.lam.parameters import Parameter, spread_name
 from weather_forecast.lam.periods import Period
+from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, out_of_bounds
 from weather_forecast.lam.spread import crps, spread_statistics, ssr
 
 HEADLINE = ("mean_rmse_skill_persistence", "mean_rmse_skill_climatology")
 SAMPLES = 8  # worked on at once
 RAIN_THRESHOLDS = (0.1, 1.0, 5.0)  # kg m-2
 RAIN_WINDOWS = (1, 3, 5, 9)  # cells
+TRUTH = "truth"  # as a product: what its own scores are, where there are any
 METRICS = {"rmse": scores.rmse, "mae": scores.mae, "bias": scores.bias}
 DIMS = ("sample", "lead_time", "lat", "lon")
 
@@ -67,6 +69,11 @@ class TestForecasts:
     def weights(self) -> xr.DataArray:
         """(lat, lon) what a point counts: 0 where the boundary's values are prescribed."""
         return (self.predictions["border"] < 1).astype(np.float64)
+
+    @property
+    def plane(self) -> dict[str, xr.DataArray]:
+        """Planar coordinates and Coriolis parameter of the points."""
+        return {name: xr.DataArray(self.store[name].values, dims=DIMS[2:]) for name in ("x", "y", "coriolis")}
 
     @property
     def interior(self) -> dict[str, slice]:
@@ -127,6 +134,12 @@ class TestForecasts:
         return found
 
 
+def magnitude_statistics(values: xr.DataArray, **arguments: Any) -> xr.Dataset:
+    """Sums of which the mean magnitude (``mae``) and its root mean square (``rmse``) are functions."""
+    nothing = xr.zeros_like(values).where(values.notnull()).assign_attrs(values.attrs)
+    return error_statistics(values, nothing, **arguments)
+
+
 class Sums:
     """Sums of all test windows that the scores are functions of, by product and parameter.
 
@@ -141,7 +154,10 @@ class Sums:
         events: dict[tuple[str, str], list[xr.Dataset]] = {}
         fractions: dict[tuple[str, str], list[xr.Dataset]] = {}
         weights, interior = samples.weights, samples.interior
+        common: dict[str, Any] = {"reduce": ("sample", "lat", "lon"), "block": "block", "skipna": True}
         spreads: dict[str, list[xr.Dataset]] = {}
+        imbalances: dict[tuple[str, str], list[xr.Dataset]] = {}
+        violations: dict[tuple[str, str], list[xr.Dataset]] = {}
         squares: dict[str, NDArray[np.float64]] = {}
         climatology = samples.baselines["climatology"]
         assert isinstance(climatology, Climatology)
@@ -149,12 +165,19 @@ class Sums:
             truth = samples.truth(part)
             normal = np.moveaxis(climatology(samples.rows[part], samples.n_inputs), -1, 0)
             normals = dict(zip(climatology.parameters, normal, strict=True))
-            for product, fields in samples.forecasts(part).items():
+            products = samples.forecasts(part)
+            for product, fields in ((TRUTH, truth), *products.items()):
+                for name, winds in balanced_levels(list(fields)).items():
+                    wind = ageostrophic_wind(
+                        *(samples.label(fields[own], own, part) for own in (*winds, name)), **samples.plane
+                    )
+                    balance = magnitude_statistics(wind, weights=weights, **common)
+                    imbalances.setdefault((product, name), []).append(balance)
+            for product, fields in products.items():
                 for name, values in fields.items():
                     key = (product, name)
                     target = samples.label(truth[name], name, part)
                     forecast = samples.label(values, name, part)
-                    common: dict[str, Any] = {"reduce": ("sample", "lat", "lon"), "block": "block", "skipna": True}
                     errors.setdefault(key, []).append(error_statistics(forecast, target, weights=weights, **common))
                     if product == samples.model:
                         error = np.nan_to_num(values.astype(np.float64) - truth[name])
@@ -163,6 +186,8 @@ class Sums:
                             own = samples.label(samples.spread(name, part), name, part)
                             sums = spread_statistics(forecast, own, target, weights=weights, **common)
                             spreads.setdefault(name, []).append(sums)
+                    if (outside := out_of_bounds(forecast, name)) is not None:
+                        violations.setdefault(key, []).append(magnitude_statistics(outside, weights=weights, **common))
                     if product != "climatology":
                         mean = samples.label(normals[name], name, part)
                         anomaly = error_statistics(forecast - mean, target - mean, weights=weights, **common)
@@ -185,6 +210,8 @@ class Sums:
                             )
                         )  # fmt: skip
         self.error_maps = {name: np.sqrt(total / samples.n_samples) for name, total in squares.items()}
+        self.imbalances = {key: merge(*parts) for key, parts in imbalances.items()}
+        self.violations = {key: merge(*parts) for key, parts in violations.items()}
         self.spreads = {name: merge_sums(*parts) for name, parts in spreads.items()}
         self.errors = {key: merge(*parts) for key, parts in errors.items()}
         self.anomalies = {key: merge(*parts) for key, parts in anomalies.items()}
@@ -239,7 +266,7 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
         model: name of the model.
         experiment: name and version of the run.
     """
-    card = Scorecard(use_case=config.USE_CASE, experiment=experiment, roles={model: "model"})
+    card = Scorecard(use_case=config.USE_CASE, experiment=experiment, roles={model: "model", TRUTH: "oracle"})
     baselines = [name for name in sums.products if name != model]
     products = sums.products
     first = next(iter(sums.errors.values()))
@@ -274,6 +301,10 @@ def make_scorecard(sums: Sums, *, model: str, experiment: str) -> Scorecard:
         card.add_scores(
             products_of(sums.anomalies), metrics={"acc": scores.correlation}, seed=0, along="lead_time", variable=name
         )
+        imbalances, outside = products_of(sums.imbalances), products_of(sums.violations)
+        balance = {"geostrophic_residual": scores.rmse}
+        card.add_scores(imbalances, metrics=balance, seed=0, along="lead_time", variable=name)
+        card.add_scores(outside, metrics={"out_of_bounds_error": scores.mae}, seed=0, along="lead_time", variable=name)
         card.add_scores(products_of(sums.spectra), metrics={"lsd": lsd}, seed=0, along="lead_time", variable=name)
         if name in sums.spreads:
             both = {"crps": crps, "ssr": ssr}

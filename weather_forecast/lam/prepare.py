@@ -24,7 +24,7 @@ from weather_forecast.lam.solar import toa_radiation
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 TIMES_PER_REGION = 24
 GRID = ("lat", "lon")
 
@@ -184,6 +184,7 @@ def _coordinates(accessor: DataAccessor, grid: GridInfo, rows: NDArray[np.int64]
         "longitude": (GRID, grid.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
         "x": (GRID, grid.x, {"units": "km", "standard_name": "projection_x_coordinate"}),
         "y": (GRID, grid.y, {"units": "km", "standard_name": "projection_y_coordinate"}),
+        "coriolis": (GRID, grid.coriolis, {"units": "s-1", "standard_name": "coriolis_parameter"}),
         "geopotential": (GRID, grid.geopotential, {"units": "m2 s-2", "standard_name": "surface_geopotential"}),
     }
     if grid.land_sea_mask is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ai4sim.errors import InputError
 
 EARTH_RADIUS = 6371.0  # km
+EARTH_ROTATION = 7.292e-5  # s-1
 
 Field = NDArray[np.float32]
 Times = NDArray[np.datetime64]
@@ -28,6 +29,7 @@ class GridInfo:
         y: (lat, lon) planar coordinate to the north, km.
         geopotential: (lat, lon) of the surface, m2 s-2.
         land_sea_mask: (lat, lon) share of land, None where it is not known.
+        coriolis_parameter: s-1, where it is the same everywhere; None for the Earth's.
     """
 
     latitude: NDArray[np.float64]
@@ -36,6 +38,7 @@ class GridInfo:
     y: NDArray[np.float64]
     geopotential: NDArray[np.float64]
     land_sea_mask: NDArray[np.float64] | None = None
+    coriolis_parameter: float | None = None
 
     def __post_init__(self) -> None:
         fields = {"longitude": self.longitude, "x": self.x, "y": self.y, "geopotential": self.geopotential}
@@ -57,6 +60,7 @@ class GridInfo:
         geopotential: NDArray[np.float64],
         land_sea_mask: NDArray[np.float64] | None = None,
         spacing: float | None = None,
+        coriolis_parameter: float | None = None,
     ) -> "GridInfo":
         """A regular grid of latitudes and longitudes.
 
@@ -67,6 +71,7 @@ class GridInfo:
             land_sea_mask: (lat, lon) share of land.
             spacing: distance of neighbouring points, m, of a plane grid whose coordinates are labels only; by default
                 an equirectangular projection of the coordinates.
+            coriolis_parameter: s-1, of a plane where it is the same everywhere.
         """
         lat, lon = np.meshgrid(latitude, longitude, indexing="ij")
         if spacing is not None:
@@ -75,12 +80,19 @@ class GridInfo:
         else:
             x = EARTH_RADIUS * np.radians(lon - longitude.mean()) * np.cos(np.radians(latitude.mean()))
             y = EARTH_RADIUS * np.radians(lat - latitude.mean())
-        return cls(lat, lon, x, y, geopotential, land_sea_mask)
+        return cls(lat, lon, x, y, geopotential, land_sea_mask, coriolis_parameter)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.latitude.shape[0], self.latitude.shape[1]
+
+    @property
+    def coriolis(self) -> NDArray[np.float64]:
+        """(lat, lon) Coriolis parameter, s-1."""
+        if self.coriolis_parameter is not None:
+            return np.full(self.shape, self.coriolis_parameter)
+        return 2 * EARTH_ROTATION * np.sin(np.radians(self.latitude))
 
     @property
     def spacing(self) -> float:
@@ -92,7 +104,13 @@ class GridInfo:
         part = (rows, columns)
         mask = None if self.land_sea_mask is None else self.land_sea_mask[part]
         return GridInfo(
-            self.latitude[part], self.longitude[part], self.x[part], self.y[part], self.geopotential[part], mask
+            self.latitude[part],
+            self.longitude[part],
+            self.x[part],
+            self.y[part],
+            self.geopotential[part],
+            mask,
+            self.coriolis_parameter,
         )
 
 

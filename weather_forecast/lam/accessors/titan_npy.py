@@ -190,7 +190,7 @@ class TitanNpyAccessor(DataAccessor):
         )
         mask = self._crop(fields["land_sea_mask"], shape, "land_sea_mask") if "land_sea_mask" in fields else None
         try:
-            return GridInfo.from_axes(latitude, longitude, geopotential, mask, spacing=self._spacing)
+            return GridInfo.from_axes(latitude, longitude, geopotential, mask, **self._plane)
         except InputError as error:
             raise InputError(f"{self._statics_path}: {error}") from error
 
@@ -245,13 +245,13 @@ class TitanNpyAccessor(DataAccessor):
         return values
 
     @property
-    def _spacing(self) -> float | None:
-        """Metres between points of the demo's plane."""
+    def _plane(self) -> dict[str, float]:
+        """Metres between points of the demo's plane, and its Coriolis parameter."""
         try:
             attributes = json.loads((self.path / "demo.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return float(attributes["grid_spacing"]) if "grid_spacing" in attributes else None
+            return {"spacing": attributes["grid_spacing"], "coriolis_parameter": attributes["coriolis_parameter"]}
+        except (OSError, ValueError, KeyError):
+            return {}
 
     # -- fields
 

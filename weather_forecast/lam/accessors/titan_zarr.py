@@ -74,6 +74,7 @@ class ZarrAccessor(DataAccessor):
             self._south_first(self._static("geopotential_at_surface")),
             None if mask is None else self._south_first(self._static("land_sea_mask")),
             spacing=store.attrs.get("grid_spacing"),
+            coriolis_parameter=store.attrs.get("coriolis_parameter"),
         )
 
     def _static(self, name: str) -> NDArray[np.float64]:
