@@ -29,6 +29,7 @@ from ai4sim.experiment import (
     write_json,
 )
 from ai4sim.export import ExportReport
+from ai4sim.gallery import find_figures
 from ai4sim.modules import ExperimentModule
 from ai4sim.plugins import load_plugins
 from ai4sim.predictions import PredictionWriter
@@ -359,7 +360,7 @@ class ExperimentCLI(LightningCLI):
         scorecard.save(folder)
         for table in (scorecard.table(metrics=self.headline), *self.tables(scorecard)):
             self.console.print(table)
-        figures = sorted((folder / "figures").glob("*.png"))
+        figures = find_figures(folder)
         self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False, markup=False)
         self.console.print(
             f"{len(figures)} figures: {folder / 'figures'}", soft_wrap=True, highlight=False, markup=False

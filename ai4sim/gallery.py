@@ -14,7 +14,8 @@ from ai4sim.verification.scorecard import SCORECARD_CSV, Scorecard
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _VERSION: Final = re.compile(r"version_(\d+)")
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
+# how a file of each kind begins
+_BEGINS: Final = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF8"}
 # folders that are large and never hold an experiment
 _SKIPPED: Final = {"checkpoints", "data", "figures", "node_modules", "__pycache__"}
 
@@ -77,8 +78,17 @@ class Experiment:
 
     @property
     def figures(self) -> list[Path]:
-        """Whole PNG files in the folder ``figures``, by name."""
-        return [path for path in sorted((self.folder / "figures").glob("*.png")) if _is_png(path)]
+        """Figures and animations of the run, by name."""
+        return find_figures(self.folder)
+
+
+def find_figures(folder: Path) -> list[Path]:
+    """PNG and GIF files in a run's folder ``figures``, by name; what is of another kind inside is left out.
+
+    Args:
+        folder: of the run.
+    """
+    return [path for path in sorted((folder / "figures").glob("*")) if _is_image(path)]
 
 
 def find_experiments(roots: Sequence[Path]) -> list[Experiment]:
@@ -128,6 +138,9 @@ def _use_case(folder: Path, root: Path) -> str:
     return above.name
 
 
-def _is_png(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
+    begin = _BEGINS.get(path.suffix)
+    if begin is None:
+        return False
     with path.open("rb") as stream:
-        return stream.read(len(_PNG)) == _PNG
+        return stream.read(len(begin)) == begin

@@ -259,7 +259,7 @@ def _figures(run: Experiment) -> str:
         data = b64encode(path.read_bytes()).decode("ascii")
         items.append(
             f'<figure><label><input type="checkbox" aria-label="enlarge {caption}">'
-            f'<img alt="{caption}" src="data:image/png;base64,{data}"></label>'
+            f'<img alt="{caption}" src="data:image/{path.suffix[1:]};base64,{data}"></label>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
     return f'<div class="figures">{"".join(items)}</div>'

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from PIL import Image
 
 from ai4sim.errors import InputError
 from ai4sim.gallery import find_experiments
@@ -175,10 +177,19 @@ def test_foreign_text_is_escaped(root):
     assert "zero & co" in page.text
 
 
-def test_what_is_no_png_is_left_out(root):
-    figure = root / "combustion/cnf/experiments/unet/version_0/figures/broken.png"
+@pytest.mark.parametrize("name", ["broken.png", "broken.gif", "broken.svg"])
+def test_what_is_no_image_is_left_out(root, name):
+    figure = root / "combustion/cnf/experiments/unet/version_0/figures" / name
     figure.write_bytes(b"<svg onload=alert(1)>")
     assert "broken" not in build(root).text
+
+
+def test_animations_are_shown_beside_the_figures(root):
+    figure = root / "combustion/cnf/experiments/unet/version_0/figures/forecast.gif"
+    frames = [Image.new("L", (4, 3), shade) for shade in (0, 255)]
+    frames[0].save(figure, save_all=True, append_images=frames[1:])
+    (shown,) = [tag for tag in build(root).all("img") if tag["alt"] == "forecast"]
+    assert shown["src"] == "data:image/gif;base64," + b64encode(figure.read_bytes()).decode()
 
 
 def test_figures_have_captions_and_alternative_texts(root):
