@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai4sim.errors import InputError
+from weather_forecast.lam.parameters import Parameter
 
 _EDGE = 1e-4  # of the standardised unit: how near to a bound a value may come before it is moved off
 
@@ -65,3 +66,33 @@ class Bounds(nn.Module):
             free = torch.logit(part) + change[..., i] * 4 / self.width[i]
             columns[i] = self.lower[i] + self.width[i] * torch.sigmoid(free)
         return torch.stack(columns, dim=-1)
+
+
+class Limits(nn.Module):
+    """Keeps forecasts within what is physical: no negative rain, no humidity above 100 %.
+
+    In training nothing is done: where a value is cut off, nothing can be learnt.
+
+    Args:
+        names: of the features; their limits are those of :data:`weather_forecast.lam.config.FIELDS`.
+        mean: (F,) of the features.
+        std: (F,) of the features.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, names: Sequence[str], mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        fields = [Parameter.parse(name).field for name in names]
+        lower = torch.tensor([-torch.inf if field.lower is None else field.lower for field in fields]).to(mean)
+        upper = torch.tensor([torch.inf if field.upper is None else field.upper for field in fields]).to(mean)
+        self.register_buffer("lower", (lower - mean) / std, persistent=False)
+        self.register_buffer("upper", (upper - mean) / std, persistent=False)
+
+    def forward(self, features: Tensor, start: int = 0) -> Tensor:
+        """Standardised features (..., n) within their limits; the first of them is number `start`."""
+        if self.training:
+            return features
+        part = slice(start, start + features.shape[-1])
+        return features.clamp(self.lower[part], self.upper[part])

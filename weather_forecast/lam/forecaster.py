@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ai4sim.errors import InputError
 from ai4sim.named_tensor import NamedTensor
 from ai4sim.normalization import Normalizer
-from weather_forecast.lam.bounds import Bounds
+from weather_forecast.lam.bounds import Bounds, Limits
 from weather_forecast.lam.domain import DatasetInfo
 from weather_forecast.lam.items import SAMPLE_DIMS, ItemBatch, Statics
 from weather_forecast.lam.networks.base import LamNetwork
@@ -53,6 +53,7 @@ class Forecaster(nn.Module):
         mask_on_nan: accept missing values: they are fed as 0, with one more channel that says where.
         checkpoint_steps: recompute each step's activations in the backward pass instead of keeping them.
         spread: the network gives a standard deviation of each forecast feature beside it, see :meth:`distribution`.
+        clip: keep forecasts within physical limits, see :class:`~weather_forecast.lam.bounds.Limits`.
 
     Raises:
         InputError: the boundary needs a host and the data have none.
@@ -70,6 +71,7 @@ class Forecaster(nn.Module):
         mask_on_nan: bool = False,
         checkpoint_steps: bool = False,
         spread: bool = False,
+        clip: bool = True,
     ) -> None:
         super().__init__()
         self.network, self.info, self.strategy = network, info, strategy
@@ -88,6 +90,7 @@ class Forecaster(nn.Module):
         self.statics = Statics(statics)
         self.bounds = Bounds(info.state, bounds or {})
         self.bounds.build(self.states.mean, self.states.std)
+        self.limits = Limits(info.outputs, self.states.mean, self.states.std) if clip else None
         self.boundary: Boundary = "none"
         self.set_boundary(boundary)
 
@@ -211,14 +214,15 @@ class Forecaster(nn.Module):
 
     def step(self, history: list[Tensor], forcing: Tensor, outside: Tensor | None) -> Tensor:
         """The next state and its diagnostics (B, lat, lon, F_out), and the network's values for their spread behind."""
-        n_state = len(self.info.state)
+        n_state, n_outputs = len(self.info.state), len(self.info.outputs)
         statics = self.statics.fields.expand(forcing.shape[0], -1, -1, -1)
         border = self.statics.border_mask
         if outside is not None:
             known = torch.isfinite(outside)
             border = border * known
             outside = torch.where(known, outside, 0)
-        others: list[Tensor] = []
+        diagnostics: list[Tensor] = []
+        raw_spread: list[Tensor] = []
 
         def advance(state: Tensor) -> Tensor:
             parts = [*history[:-1], state, statics, forcing]
@@ -228,15 +232,23 @@ class Forecaster(nn.Module):
                 x = torch.cat([torch.where(missing, 0, x), missing.any(-1, keepdim=True).to(x)], dim=-1)
             # states stay in full precision, whatever autocast does to the layers
             y = self.network.on_grid(x).to(state.dtype)
-            others[:] = [y[..., n_state:]]
+            diagnostics[:] = [self._limited(y[..., n_state:n_outputs], n_state)]
+            raw_spread[:] = [y[..., n_outputs:]]
             return y[..., :n_state]
 
         last = history[-1]
         if self.mask_on_nan:
             last = torch.where(torch.isnan(last), 0, last)
-        change = Change(self.changes.mean[:n_state], self.changes.std[:n_state], self.bounds)
+        change = Change(self.changes.mean[:n_state], self.changes.std[:n_state], self._add)
         state = self.strategy.step(advance, last, outside, border, change)
-        return torch.cat([state, *others], dim=-1) if others[0].shape[-1] else state
+        more = [part for part in (*diagnostics, *raw_spread) if part.shape[-1]]
+        return torch.cat([state, *more], dim=-1) if more else state
+
+    def _add(self, state: Tensor, change: Tensor) -> Tensor:
+        return self._limited(self.bounds(state, change))
+
+    def _limited(self, features: Tensor, start: int = 0) -> Tensor:
+        return features if self.limits is None else self.limits(features, start)
 
     def physical(self, forecast: Tensor) -> Tensor:
         """A standardised forecast (..., F_out) in physical units."""

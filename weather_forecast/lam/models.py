@@ -37,6 +37,8 @@ class LamModule(ExperimentModule):
             or ``none``.
         predict_boundary: the same for ``predict``; by default ``host`` where the data have one, else ``none``.
         bounds: lower and upper bound by parameter, in physical units, such as ``{aro_tp_0m: [0, null]}``.
+        clip_forecasts: keep forecasts within what is physical, except in training: no rain below 0, no humidity above
+            100 %.
         mask_on_nan: accept missing values.
         loss: of standardised forecasts, see :mod:`weather_forecast.lam.losses`.
         checkpoint_steps: keep no activations of a step, recompute them.
@@ -54,6 +56,7 @@ class LamModule(ExperimentModule):
         boundary: Boundary = "truth",
         predict_boundary: Boundary | None = None,
         bounds: dict[str, tuple[float | None, float | None]] | None = None,
+        clip_forecasts: bool = True,
         mask_on_nan: bool = False,
         loss: ForecastLoss | None = None,
         checkpoint_steps: bool = False,
@@ -66,6 +69,7 @@ class LamModule(ExperimentModule):
         self.strategy = make_strategy(strategy, inter_steps, n_inputs)
         self.n_inputs = n_inputs
         self.boundary, self.predict_boundary = boundary, predict_boundary
+        self.clip_forecasts = clip_forecasts
         self.bounds, self.mask_on_nan, self.checkpoint_steps = bounds, mask_on_nan, checkpoint_steps
         self.loss: ForecastLoss = loss or WeightedLoss()
         self.n_steps: int | None = None
@@ -96,6 +100,7 @@ class LamModule(ExperimentModule):
             mask_on_nan=self.mask_on_nan,
             checkpoint_steps=self.checkpoint_steps,
             spread=spread,
+            clip=self.clip_forecasts,
         )
         self.loss.build(info.outputs, forecaster.changes.std)
         self.forecaster = forecaster
