@@ -18,7 +18,7 @@ class AverageWeights(WeightAveraging):
     Lightning's callback swaps the averages in for validation, leaves them in the model after the training and saves
     them as a checkpoint's ``state_dict``, with the weights of the last step beside them for a resumed run. Beyond it:
     networks that a module's ``setup`` makes for its data are averaged too, integer buffers such as a graph's edges are
-    copied, and early in the training, when the weights still change fast, the average is shorter.
+    copied, infinite ones kept, and early in the training, when the weights still change fast, the average is shorter.
 
     Args:
         decay: weight of the earlier average in each step, late in the training. After n averaged steps it is
@@ -51,6 +51,8 @@ class AverageWeights(WeightAveraging):
         decay = min(self.decay, (1 + n) / (10 + n))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
+                # where both are infinite, as a missing bound is, the difference is not a number
+                change = torch.sub(value, average).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+                average.add_(change, alpha=1 - decay)
             else:
                 average.copy_(value)

@@ -25,6 +25,7 @@ class Network(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
         self.register_buffer("rows", torch.tensor([0, 5, 2**40 + 1]))
+        self.register_buffer("limits", torch.tensor([-torch.inf, 0.1, torch.inf]))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight * x
@@ -118,6 +119,7 @@ def test_checkpoint_has_both_weights_and_exact_indices(tmp_path: Path) -> None:
     assert checkpoint["state_dict"]["network.weight"].item() == pytest.approx(averages(module.steps, 0.5)[-1])
     assert checkpoint["current_model_state"]["network.weight"].item() == module.steps[-1]
     assert checkpoint["state_dict"]["network.rows"].tolist() == [0, 5, 2**40 + 1]
+    assert torch.equal(checkpoint["state_dict"]["network.limits"], torch.tensor([-torch.inf, 0.1, torch.inf]))
 
 
 def test_resumed_training_goes_on_with_both_weights(tmp_path: Path) -> None:

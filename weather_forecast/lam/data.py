@@ -250,6 +250,7 @@ class LamData(ExperimentData):
                 border=torch.from_numpy(border),
                 state_statistics=statistics["state"],
                 difference_statistics=statistics["difference"],
+                gradient_statistics=statistics["gradient"],
                 forcing_statistics=statistics.get("forcing"),
                 solar_statistics=statistics["toa_radiation"],
             )

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -36,6 +37,7 @@ class DatasetInfo:
         border: (lat, lon) weight of the boundary's values, 1 where they are prescribed.
         state_statistics: of state and diagnostics, physical units.
         difference_statistics: of the standardised state's and diagnostics' change over one step.
+        gradient_statistics: of the standardised state's and diagnostics' difference between neighbouring points.
         forcing_statistics: of the forcing, physical units.
         solar_statistics: of the radiation at the top of the atmosphere, W m-2.
     """
@@ -54,6 +56,7 @@ class DatasetInfo:
     border: Tensor
     state_statistics: FeatureStatistics
     difference_statistics: FeatureStatistics
+    gradient_statistics: FeatureStatistics
     forcing_statistics: FeatureStatistics | None
     solar_statistics: FeatureStatistics
 
@@ -81,6 +84,13 @@ class DatasetInfo:
     def lead_hours(self) -> float:
         """Hours of one step."""
         return self.step_seconds / 3600
+
+    @property
+    def roughness(self) -> Tensor:
+        """(F_out,) root mean square of the standardised fields' difference between neighbouring points."""
+        moments = self.gradient_statistics
+        size = (moments.mean**2 + moments.std**2) ** 0.5
+        return torch.from_numpy(np.where(size > 0, size, 1.0))
 
     def static_fields(self) -> Tensor:
         """Channels (lat, lon, 4): x, y, geopotential, each scaled to [0, 1], and the border."""

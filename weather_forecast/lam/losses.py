@@ -7,7 +7,7 @@ itself, and so is the border. Losses of a Gaussian forecast also take its standa
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,18 @@ def interior_mean(values: Tensor, there: Tensor, interior: Tensor) -> Tensor:
     return total / weight.sum(dim=(2, 3)).clamp(min=torch.finfo(values.dtype).tiny)
 
 
+class Scales(NamedTuple):
+    """How much standardised features usually change.
+
+    Attributes:
+        change: (F,) standard deviation of the change over one step.
+        roughness: (F,) root mean square of the difference between neighbouring points.
+    """
+
+    change: Tensor
+    roughness: Tensor
+
+
 class ForecastLoss(nn.Module, ABC):
     """A loss that learns from the data which features it is of.
 
@@ -56,8 +68,8 @@ class ForecastLoss(nn.Module, ABC):
     needs_spread: bool = False
 
     @abstractmethod
-    def build(self, names: Sequence[str], change_std: Tensor) -> None:
-        """Take the features' names and the standard deviation (F,) of their standardised change over one step."""
+    def build(self, names: Sequence[str], scales: Scales) -> None:
+        """Take the features' names, and how much they change."""
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
@@ -91,9 +103,9 @@ class WeightedLoss(ForecastLoss):
         self.p, self.weights = p, weights
         self.register_buffer("factor", torch.empty(0), persistent=False)
 
-    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+    def build(self, names: Sequence[str], scales: Scales) -> None:
         """Set the factors of the features from their names and the standard deviation of their change."""
-        self.factor = (feature_weights(names, self.weights).to(change_std) / change_std**self.p).float()
+        self.factor = (feature_weights(names, self.weights).to(scales.change) / scales.change**self.p).float()
 
     def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
         """Loss (B, T) of every sample and step, whatever its spread."""
@@ -102,6 +114,45 @@ class WeightedLoss(ForecastLoss):
         error = torch.where(there, prediction - target, 0)
         error = error.square() if self.p == 2 else error.abs()
         return (interior_mean(error, there, interior) * self.factor).sum(-1)
+
+
+class GradientLoss(ForecastLoss):
+    """Mean over the interior of the squared error's differences between neighbouring points, weighted by feature.
+
+    Beside :class:`WeightedLoss` it makes the norm of a Sobolev space, which counts small scales as much as large ones:
+    errors of grid scale hardly count in a squared error, grow from step to step, and destroy the balance between wind
+    and geopotential, whose gradient they spoil. The weight of a feature is w/(sigma gamma)^2, with sigma the standard
+    deviation of its change over one step and gamma the usual difference between neighbouring points: features that are
+    smooth must be forecast as much smoother. (As if changes were as rough as the fields themselves.)
+
+    Args:
+        weights: w by feature name; by default 1 + level/1000 on pressure levels and 2 elsewhere.
+    """
+
+    factor: Tensor
+
+    def __init__(self, weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.register_buffer("factor", torch.empty(0), persistent=False)
+
+    def build(self, names: Sequence[str], scales: Scales) -> None:
+        """Set the factors of the features."""
+        gradient = scales.change * scales.roughness
+        self.factor = (feature_weights(names, self.weights).to(gradient) / gradient**2).float()
+
+    def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
+        """Loss (B, T) of every sample and step, whatever its spread; the mean over both directions."""
+        there = torch.isfinite(target)
+        error = torch.where(there, prediction - target, 0)
+        total = torch.zeros_like(error[:, :, 0, 0, 0])
+        for dim in (2, 3):
+            n = error.shape[dim]
+            pairs = there.narrow(dim, 1, n - 1) & there.narrow(dim, 0, n - 1)
+            inside = interior.narrow(dim - 2, 1, n - 1) * interior.narrow(dim - 2, 0, n - 1)
+            mean = interior_mean(error.diff(dim=dim).square(), pairs, inside)
+            total = total + (mean * self.factor).sum(-1) / 2
+        return total
 
 
 class GaussianLoss(ForecastLoss):
@@ -129,10 +180,10 @@ class GaussianLoss(ForecastLoss):
         self.score, self.weights = score, weights
         self.register_buffer("factor", torch.empty(0), persistent=False)
 
-    def build(self, names: Sequence[str], change_std: Tensor) -> None:
+    def build(self, names: Sequence[str], scales: Scales) -> None:
         """Set the factors of the features."""
-        weights = feature_weights(names, self.weights).to(change_std)
-        self.factor = (weights / change_std if self.score == "crps" else weights).float()
+        weights = feature_weights(names, self.weights).to(scales.change)
+        self.factor = (weights / scales.change if self.score == "crps" else weights).float()
 
     def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
         """Loss (B, T) of every sample and step."""
@@ -174,10 +225,10 @@ class CombinedLoss(ForecastLoss):
         self.weights = weights or [1.0] * len(losses)
         self.needs_spread = any(loss.needs_spread for loss in losses)
 
-    def build(self, names: Sequence[str], change_std: Tensor) -> None:
-        """Hand names and standard deviations to all losses."""
+    def build(self, names: Sequence[str], scales: Scales) -> None:
+        """Hand names and scales to all losses."""
         for loss in self.losses:
-            loss.build(names, change_std)
+            loss.build(names, scales)
 
     def forward(self, prediction: Tensor, target: Tensor, interior: Tensor, spread: Tensor | None = None) -> Tensor:
         """Loss (B, T) of every sample and step."""

@@ -13,7 +13,7 @@ from ai4sim.schedules import CosineSchedule
 from weather_forecast.lam.data import LamData
 from weather_forecast.lam.domain import DatasetInfo
 from weather_forecast.lam.forecaster import Boundary, Forecaster, Window
-from weather_forecast.lam.losses import ForecastLoss, WeightedLoss
+from weather_forecast.lam.losses import ForecastLoss, Scales, WeightedLoss
 from weather_forecast.lam.networks.base import make_settings
 from weather_forecast.lam.networks.registry import get_network
 from weather_forecast.lam.parameters import spread_name
@@ -102,7 +102,7 @@ class LamModule(ExperimentModule):
             spread=spread,
             clip=self.clip_forecasts,
         )
-        self.loss.build(info.outputs, forecaster.changes.std)
+        self.loss.build(info.outputs, Scales(forecaster.changes.std, info.roughness.to(forecaster.changes.std)))
         self.forecaster = forecaster
         return forecaster
 

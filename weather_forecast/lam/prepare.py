@@ -24,7 +24,7 @@ from weather_forecast.lam.solar import toa_radiation
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 TIMES_PER_REGION = 24
 GRID = ("lat", "lon")
 
@@ -215,7 +215,8 @@ def statistics(dataset: xr.Dataset, *, train: Period, step: np.timedelta64) -> M
         step: between the two times of a difference.
 
     Returns:
-        ``state``, ``difference`` (of the standardised state over one step), ``forcing`` and ``toa_radiation``: what
+        ``state``, ``difference`` (of the standardised state over one step), ``gradient`` (of the standardised state
+        between neighbouring points of a row or column), ``forcing`` and ``toa_radiation``: what
         :class:`~ai4sim.normalization.FeatureStatistics` is made from.
 
     Raises:
@@ -227,6 +228,7 @@ def statistics(dataset: xr.Dataset, *, train: Period, step: np.timedelta64) -> M
         raise InputError(f"the training period {train} has no times; the data go from {times.min()} to {times.max()}")
     state = RunningStatistics(dataset.sizes["feature"])
     difference = RunningStatistics(dataset.sizes["feature"])
+    gradient = RunningStatistics(dataset.sizes["feature"])
     forcing = RunningStatistics(dataset.sizes.get("forcing_feature", 0))
     solar = RunningStatistics(1)
     latitude, longitude = dataset["latitude"].values, dataset["longitude"].values
@@ -235,6 +237,8 @@ def statistics(dataset: xr.Dataset, *, train: Period, step: np.timedelta64) -> M
     for row in track(rows, "statistics"):
         fields = dataset["state"][row].values
         state.update(fields, skipna=True)
+        for axis in (0, 1):
+            gradient.update(np.diff(fields.astype(np.float64), axis=axis), skipna=True)
         key = (int(sequences[row]), int(times[row].astype("datetime64[s]").astype(int)))
         if (before := earlier.pop((key[0], key[1] - stride), None)) is not None:
             difference.update(fields.astype(np.float64) - before, skipna=True)
@@ -251,6 +255,7 @@ def statistics(dataset: xr.Dataset, *, train: Period, step: np.timedelta64) -> M
     result = {
         "state": state.result().to_dict(),
         "difference": difference.scaled(1 / std).result().to_dict(),
+        "gradient": gradient.scaled(1 / std).result().to_dict(),
         "toa_radiation": solar.result().to_dict(),
     }
     if "forcing" in dataset:

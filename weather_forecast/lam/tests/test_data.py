@@ -143,6 +143,9 @@ class TestPrepare:
         assert statistics["difference"]["count"] == changes[..., 0].size
         np.testing.assert_allclose(statistics["difference"]["mean"], changes.mean(axis=(0, 1, 2)), atol=1e-12)
         np.testing.assert_allclose(statistics["difference"]["std"], changes.std(axis=(0, 1, 2)), rtol=1e-9)
+        steps = [np.diff(everything, axis=axis).reshape(-1, 2) / std for axis in (1, 2)]
+        assert statistics["gradient"]["count"] == 22 * (5 * 7 + 6 * 6)
+        np.testing.assert_allclose(statistics["gradient"]["std"], np.concatenate(steps).std(axis=0), rtol=1e-9)
 
     def test_large_means_and_missing_values(self, tmp_path):
         class Pressures(DummyAccessor):

@@ -7,6 +7,8 @@ from ai4sim.errors import InputError
 from weather_forecast.lam.losses import (
     CombinedLoss,
     GaussianLoss,
+    GradientLoss,
+    Scales,
     WeightedLoss,
     feature_weights,
     gaussian_crps,
@@ -15,12 +17,14 @@ from weather_forecast.lam.losses import (
 
 NAMES = ["aro_t_500hpa", "aro_t2m_2m"]
 STD = torch.tensor([0.5, 0.25])
+ROUGHNESS = torch.tensor([0.1, 0.2])
+SCALES = Scales(STD, ROUGHNESS)
 WEIGHTS = (1.5, 2.0)  # 1 + 500/1000, and 2 off pressure levels
 
 
 def built(p: int = 2, **options) -> WeightedLoss:
     loss = WeightedLoss(p, **options)
-    loss.build(NAMES, STD)
+    loss.build(NAMES, SCALES)
     return loss
 
 
@@ -78,7 +82,7 @@ def test_weights_by_name():
 def test_combined_losses_add_up():
     prediction, target = torch.randn(2, 1, 3, 3, 2), torch.randn(2, 1, 3, 3, 2)
     both = CombinedLoss([WeightedLoss(1), WeightedLoss(2)], [0.5, 2.0])
-    both.build(NAMES, STD)
+    both.build(NAMES, SCALES)
     expected = 0.5 * built(1)(prediction, target, interior()) + 2 * built(2)(prediction, target, interior())
     torch.testing.assert_close(both(prediction, target, interior()), expected)
     with pytest.raises(InputError, match="1 weights for 2 losses"):
@@ -105,7 +109,7 @@ def test_gaussian_scores_equal_their_definitions(error, spread):
 def test_gaussian_loss_is_least_at_the_true_spread(score):
     truth = 0.7 * torch.randn(1, 1, 100, 100, 2, generator=torch.Generator().manual_seed(0))
     loss = GaussianLoss(score)
-    loss.build(NAMES, STD)
+    loss.build(NAMES, SCALES)
     spreads = torch.linspace(0.4, 1.0, 13)
     values = [
         loss(torch.zeros_like(truth), truth, torch.ones(100, 100, 1), torch.full_like(truth, s)).item() for s in spreads
@@ -123,7 +127,7 @@ def test_gaussian_loss_weights_features_and_leaves_out_what_is_missing():
         ("nll", (1.5 + 2) * gaussian_nll(e, s)),
     ):
         loss = GaussianLoss(score)
-        loss.build(NAMES, STD)
+        loss.build(NAMES, SCALES)
         value = loss(prediction, target, interior(), spread)
         torch.testing.assert_close(value[0, 0], expected)
         value.sum().backward()
@@ -136,7 +140,7 @@ def test_combined_loss_needs_a_spread_if_one_of_its_parts_does():
     assert not CombinedLoss([WeightedLoss(), WeightedLoss(1)]).needs_spread
     both = CombinedLoss([WeightedLoss(), GaussianLoss()], [1.0, 3.0])
     assert both.needs_spread
-    both.build(NAMES, STD)
+    both.build(NAMES, SCALES)
     target = torch.randn(1, 1, 3, 3, 2)
     prediction, spread = torch.zeros_like(target), torch.ones_like(target)
     parts = [loss(prediction, target, interior(), spread) for loss in both.losses]
@@ -148,3 +152,35 @@ def test_gaussian_loss_names_its_scores():
         GaussianLoss("mae")
     with pytest.raises(ValueError, match="needs a forecast's spread"):
         GaussianLoss()(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+
+
+def test_gradient_loss_of_a_hand_made_case():
+    error = torch.zeros(1, 1, 3, 3, 2)
+    error[..., 0] = torch.tensor([[9.0, 9.0, 9.0], [1.0, 2.0, 4.0], [1.0, 0.0, 0.0]])  # the first row is border
+    loss = GradientLoss()
+    loss.build(NAMES, SCALES)
+    rows = ((1 - 1) ** 2 + (0 - 2) ** 2 + (0 - 4) ** 2) / 3
+    columns = (1 + 4 + 1 + 0) / 4
+    expected = 1.5 / (0.5 * 0.1) ** 2 * (rows + columns) / 2
+    target = torch.randn(1, 1, 3, 3, 2)
+    torch.testing.assert_close(
+        loss(target + error, target, interior())[0, 0], torch.tensor(expected), rtol=1e-4, atol=0
+    )
+
+
+def test_gradient_loss_leaves_out_pairs_that_lack_a_target_and_does_not_see_a_bias():
+    loss = GradientLoss()
+    loss.build(NAMES, SCALES)
+    target = torch.zeros(1, 1, 4, 4, 2)
+    assert loss(target + 3, target, torch.ones(4, 4, 1)).item() == 0
+    slope = torch.arange(4.0)[:, None, None].expand_as(target[0, 0]).clone()
+    whole = loss(slope[None, None], target, torch.ones(4, 4, 1))
+    expected = sum(w / (s * r) ** 2 for w, s, r in zip(WEIGHTS, STD, ROUGHNESS, strict=True)) / 2
+    torch.testing.assert_close(whole[0, 0], expected)
+    target[..., 1, 2, :] = torch.nan
+    prediction = slope[None, None].requires_grad_()
+    gappy = loss(prediction, target, torch.ones(4, 4, 1))
+    torch.testing.assert_close(gappy, whole)
+    gappy.sum().backward()
+    assert torch.isfinite(prediction.grad).all()
+    assert not prediction.grad[..., 1, 2, :].any()
