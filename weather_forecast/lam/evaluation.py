@@ -72,8 +72,9 @@ class TestForecasts:
 
     @property
     def plane(self) -> dict[str, xr.DataArray]:
-        """Planar coordinates and Coriolis parameter of the points."""
-        return {name: xr.DataArray(self.store[name].values, dims=DIMS[2:]) for name in ("x", "y", "coriolis")}
+        """Planar coordinates and Coriolis parameter of the interior's points."""
+        names = ("x", "y", "coriolis")
+        return {name: xr.DataArray(self.store[name].values, dims=DIMS[2:]).isel(self.interior) for name in names}
 
     @property
     def interior(self) -> dict[str, slice]:
@@ -168,10 +169,8 @@ class Sums:
             products = samples.forecasts(part)
             for product, fields in ((TRUTH, truth), *products.items()):
                 for name, winds in balanced_levels(list(fields)).items():
-                    wind = ageostrophic_wind(
-                        *(samples.label(fields[own], own, part) for own in (*winds, name)), **samples.plane
-                    )
-                    balance = magnitude_statistics(wind, weights=weights, **common)
+                    inner = (samples.label(fields[own], own, part).isel(interior) for own in (*winds, name))
+                    balance = magnitude_statistics(ageostrophic_wind(*inner, **samples.plane), **common)
                     imbalances.setdefault((product, name), []).append(balance)
             for product, fields in products.items():
                 for name, values in fields.items():

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
@@ -172,7 +173,8 @@ def plot_maps(
                 ax.set_title(f"{name}, +{float(one['lead_time']):g} h")
                 if column == len(leads) - 1 and row != 0:
                     label = axis_label(truth) if row == 1 else f"difference [{format_units(truth.attrs['units'])}]"
-                    figure.colorbar(image, ax=axes[:2] if row == 1 else axes[2], label=label, shrink=0.9)
+                    bar = figure.colorbar(image, ax=axes[:2] if row == 1 else axes[2], label=label, shrink=0.9)
+                    _label_levels(bar, shown, colour_map)
         _map_axes(axes)
     return figure
 
@@ -192,6 +194,16 @@ def _fill(ax: Axes, field: xr.DataArray, levels: np.ndarray, colours: Colormap) 
     extend: Literal["max", "both"] = "max" if colours is DENSITY or levels[0] == 0 else "both"
     norm = BoundaryNorm(levels, colours.N, extend=extend)
     return ax.contourf(field["longitude"], field["latitude"], field, levels, cmap=colours, norm=norm, extend=extend)
+
+
+def _label_levels(bar: Colorbar, levels: np.ndarray, colours: Colormap) -> None:
+    """Label the same levels above and below zero, where there are both."""
+    if colours is not DIVERGING:
+        return
+    positive = levels[levels > 0]
+    positive = positive[::-1][:: 1 if len(positive) < 6 else 2][::-1]
+    bar.set_ticks([*-positive[::-1], *levels[levels == 0], *positive])
+    bar.ax.minorticks_off()
 
 
 def _geography(ax: Axes, field: xr.DataArray) -> None:
@@ -316,6 +328,7 @@ def animate(truth: xr.DataArray, forecast: xr.DataArray, path: Path, *, model: s
             _map_axes(axes)
             if bar is None:
                 bar = figure.colorbar(image, ax=axes, label=axis_label(truth))
+                _label_levels(bar, levels, colours)
             return list(axes.flat)
 
         animation = FuncAnimation(figure, draw, frames=truth.sizes["lead_time"])

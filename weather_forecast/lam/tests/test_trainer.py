@@ -166,6 +166,12 @@ def test_all_baselines_have_scores_and_the_rain_has_its_own(run):
     assert set(rain["threshold"]) == {0.1, 1.0, 5.0}
     assert {"csi", "frequency_bias", "window_1_fss", "window_9_fss"} <= set(rain["metric"])
     assert {"rmse", "mae", "bias", "acc", "lsd", "rmse_skill_persistence"} <= set(table["metric"])
+    balance = table[(table["metric"] == "geostrophic_residual") & (table["lead_time"] == 3)].set_index("model")["value"]
+    assert set(balance.index) >= {"truth", "HalfUNet", "host"}
+    assert balance["truth"] < 0.5 * balance["HalfUNet"]
+    outside = table[(table["metric"] == "out_of_bounds_error") & (table["model"] == "HalfUNet")]
+    assert set(outside["variable"]) == {"aro_t2m_2m", "aro_tp_0m"}
+    assert (outside["value"] == 0).all()
 
 
 def test_files_for_other_programs(run):
