@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import distributed
 
 from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
@@ -386,6 +387,10 @@ def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
             highlight=False,
         )
         raise SystemExit(2) from error
+    finally:
+        # a process that still belongs to a group when it ends may crash, and take the one that scores with it
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 class _NoAdvertising(logging.Filter):

@@ -158,7 +158,7 @@ def test_scores_are_those_of_the_forecasts(run):
 
 def test_all_baselines_have_scores_and_the_rain_has_its_own(run):
     table = pd.read_csv(run / "scorecard.csv")
-    assert set(table["model"]) == {"HalfUNet", "persistence", "climatology", "host"}
+    assert set(table["model"]) == {"HalfUNet", "persistence", "climatology", "host", "truth"}
     host = table[(table["model"] == "host") & (table["metric"] == "rmse")]
     assert set(host["variable"]) == {"aro_u_850hpa", "aro_v_850hpa", "aro_z_850hpa"}
     rain = table[table["threshold"].notna()]
@@ -168,7 +168,8 @@ def test_all_baselines_have_scores_and_the_rain_has_its_own(run):
     assert {"rmse", "mae", "bias", "acc", "lsd", "rmse_skill_persistence"} <= set(table["metric"])
     balance = table[(table["metric"] == "geostrophic_residual") & (table["lead_time"] == 3)].set_index("model")["value"]
     assert set(balance.index) >= {"truth", "HalfUNet", "host"}
-    assert balance["truth"] < 0.5 * balance["HalfUNet"]
+    assert balance["truth"] < balance["HalfUNet"]  # of which most is that of differences on so coarse a grid
+    assert balance["truth"] == pytest.approx(balance["persistence"], rel=0.2)
     outside = table[(table["metric"] == "out_of_bounds_error") & (table["model"] == "HalfUNet")]
     assert set(outside["variable"]) == {"aro_t2m_2m", "aro_tp_0m"}
     assert (outside["value"] == 0).all()
@@ -277,7 +278,7 @@ def test_every_configuration_makes_two_steps(path, work):
         for role in ("state", "forcing")
     }
     tiny = {
-        "data.state": names["state"], "data.forcing": names["forcing"], "data.demo": '{"size": "tiny"}',
+        "data.state": names["state"], "data.forcing": names["forcing"], "data.demo": '{"size": "tiny", "train": 3}',
         "data.dataset": f"tiny_{path.stem}", "data.n_targets_eval": 2, "data.accessor": "null", "data.periods": "null",
         "data.crop": "null", "data.border_size": 4, "data.step_hours": 3, "trainer.fast_dev_run": 2,
         "trainer.accumulate_grad_batches": 1, "trainer.precision": "32-true",
