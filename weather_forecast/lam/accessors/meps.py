@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai4sim.errors import InputError
+from ai4sim.projections import LambertConformal
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records, Times
 from weather_forecast.lam.accessors.files import locate, read_array, require_shape
-from weather_forecast.lam.accessors.lambert import LambertConformal
 from weather_forecast.lam.parameters import Parameter
 
 Split = Literal["train", "val", "test"]

@@ -11,9 +11,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ai4sim.errors import InputError
+from ai4sim.projections import LambertConformal
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
 from weather_forecast.lam.accessors.files import locate, open_dataset, same_units, surface_geopotential
-from weather_forecast.lam.accessors.lambert import LambertConformal
 from weather_forecast.lam.parameters import Parameter, parse_all
 
 logger = logging.getLogger(__name__)

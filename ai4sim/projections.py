@@ -1,4 +1,4 @@
-"""The Lambert conformal conic projection of a sphere, as limited-area models use it.
+"""Map projections of a sphere: the Lambert conformal cone, as limited-area models use it.
 
 Formulas: Snyder (1987), Map Projections: A Working Manual, USGS Professional Paper 1395, pp. 106-107.
 """
