@@ -1,0 +1,1 @@
+"""Use cases in the post-processing of precipitation forecasts."""

@@ -1,0 +1,1 @@
+"""Probabilistic post-processing of hourly precipitation."""

@@ -1,0 +1,1 @@
+"""Tests of the probabilistic post-processing of hourly precipitation."""
