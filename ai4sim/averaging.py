@@ -40,6 +40,11 @@ class AverageWeights(WeightAveraging):
             pl_module.setup(stage)
         super().setup(trainer, pl_module, stage)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the model to its device: it moves after the setup."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take up averages and weights of a fit that goes on; a test of its checkpoint keeps the averages."""
         if trainer.state.fn == TrainerFn.FITTING:
@@ -51,8 +56,7 @@ class AverageWeights(WeightAveraging):
         decay = min(self.decay, (1 + n) / (10 + n))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
-                # where both are infinite, as a missing bound is, the difference is not a number
-                change = torch.sub(value, average).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
-                average.add_(change, alpha=1 - decay)
+                # where both are infinite, as a missing bound is, their difference is not a number
+                average.add_(torch.where(value == average, 0, value - average), alpha=1 - decay)
             else:
                 average.copy_(value)

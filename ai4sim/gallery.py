@@ -88,7 +88,7 @@ def find_figures(folder: Path) -> list[Path]:
     Args:
         folder: of the run.
     """
-    return [path for path in sorted((folder / "figures").glob("*")) if _is_image(path)]
+    return [path for path in sorted((folder / "figures").glob("*")) if path.is_file() and _is_image(path)]
 
 
 def find_experiments(roots: Sequence[Path]) -> list[Experiment]:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import xarray as xr
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -77,6 +79,21 @@ class ExperimentModule(LightningModule):
     def complete_template(self, template: xr.Dataset) -> xr.Dataset:
         """Add to the data's template of predictions what this model gives beyond it; by default nothing."""
         return template
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from averaged weights as if they were those of the last step.
+
+        Raises:
+            InputError: the checkpoint has averages, and the fit that goes on makes none.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING or "current_model_state" not in checkpoint:
+            return
+        if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            raise InputError(
+                "the checkpoint has averaged weights: to go on with its fit, keep ai4sim.averaging.AverageWeights "
+                "among trainer.callbacks"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration that the command line built this model from."""

@@ -130,6 +130,14 @@ def test_resumed_training_goes_on_with_both_weights(tmp_path: Path) -> None:
     assert resumed.validated[-1] == straight.validated[-1]
 
 
+def test_a_fit_does_not_go_on_from_averages_as_if_they_were_its_weights(tmp_path: Path) -> None:
+    fit(tmp_path, 2)
+    data = DataLoader(TensorDataset(torch.ones(3, dtype=torch.float64)))
+    trainer = Trainer(max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(InputError, match=r"the checkpoint has averaged weights: .* keep ai4sim.averaging.AverageWe"):
+        trainer.fit(Module(), data, data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_is_checked(decay: float) -> None:
     with pytest.raises(InputError, match=f"at least 0 and below 1, not {decay}"):

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 USE_CASE = "weather_forecast/lam"
 
+EARTH_RADIUS = 6371.0  # km
+EARTH_ROTATION = 7.292e-5  # s-1
+
 LEVELS = (
     1000, 950, 925, 900, 850, 800, 750, 700, 650, 600, 550, 500,
     450, 400, 350, 300, 275, 250, 225, 200, 175, 150, 125, 100,
@@ -39,7 +42,7 @@ FIELDS = {
     "u": Field("m s-1", "zonal wind", "eastward_wind", "u_component_of_wind"),
     "v": Field("m s-1", "meridional wind", "northward_wind", "v_component_of_wind"),
     "wz": Field("m s-1", "vertical wind", "upward_air_velocity"),
-    "r": Field("%", "relative humidity", "relative_humidity", lower=0.0, upper=100.0),
+    "r": Field("%", "relative humidity", "relative_humidity", lower=0.0),  # above 100 % over ice
     "ciwc": Field("kg kg-1", "cloud ice", "mass_fraction_of_cloud_ice_in_air", lower=0.0),
     "clwc": Field("kg kg-1", "cloud water", "mass_fraction_of_cloud_liquid_water_in_air", lower=0.0),
     "crwc": Field("kg kg-1", "rain water", "mass_fraction_of_rain_in_air", lower=0.0),

@@ -68,7 +68,7 @@ class LamData(ExperimentData):
         eval_batch_size: windows per batch of validation and test.
         reader: ``zarr`` reads the processed store, ``float32`` or ``int16`` a flat copy of it that is made once.
         num_workers: processes that read; 0 reads in a thread.
-        skip_bad: leave out times whose files cannot be read, instead of stopping; each is read once more for that.
+        skip_bad: leave out times whose files cannot be read, instead of stopping; each is read once beforehand.
         seed: of the shuffling.
         predict_times: initial times that ``predict`` forecasts from.
         n_predict: number of steps of ``predict``; by default ``n_targets_eval``.

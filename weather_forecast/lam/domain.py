@@ -149,6 +149,10 @@ class DatasetInfo:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DatasetInfo":
         """Inverse of :meth:`to_dict`."""
+        if missing := [field.name for field in fields(cls) if field.name not in values]:
+            raise InputError(
+                f"the checkpoint is of an older version: it lacks {', '.join(missing)} of the data; fit again"
+            )
         made: dict[str, Any] = {
             key: FeatureStatistics.from_dict(value) if key.endswith("_statistics") and value is not None else value
             for key, value in values.items()

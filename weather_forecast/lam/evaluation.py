@@ -25,7 +25,7 @@ from weather_forecast.lam import config, plotters
 from weather_forecast.lam.baselines import Baseline, Climatology, make_baselines, read_rows
 from weather_forecast.lam.parameters import Parameter, spread_name
 from weather_forecast.lam.periods import Period
-from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, out_of_bounds
+from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, distances, out_of_bounds
 from weather_forecast.lam.spread import crps, spread_statistics, ssr
 
 HEADLINE = ("mean_rmse_skill_persistence", "mean_rmse_skill_climatology")
@@ -72,9 +72,11 @@ class TestForecasts:
 
     @property
     def plane(self) -> dict[str, xr.DataArray]:
-        """Planar coordinates and Coriolis parameter of the interior's points."""
-        names = ("x", "y", "coriolis")
-        return {name: xr.DataArray(self.store[name].values, dims=DIMS[2:]).isel(self.interior) for name in names}
+        """Distances along rows and columns, km, and Coriolis parameter of the interior's points."""
+        names = ("latitude", "longitude", "x", "y", "coriolis")
+        fields = {name: xr.DataArray(self.store[name].values, dims=DIMS[2:]).isel(self.interior) for name in names}
+        x, y = distances(**fields)
+        return {"x": x, "y": y, "coriolis": fields["coriolis"]}
 
     @property
     def interior(self) -> dict[str, slice]:
@@ -185,8 +187,11 @@ class Sums:
                             own = samples.label(samples.spread(name, part), name, part)
                             sums = spread_statistics(forecast, own, target, weights=weights, **common)
                             spreads.setdefault(name, []).append(sums)
-                    if (outside := out_of_bounds(forecast, name)) is not None:
-                        violations.setdefault(key, []).append(magnitude_statistics(outside, weights=weights, **common))
+                    shown = {product: forecast, TRUTH: target} if product == samples.model else {product: forecast}
+                    for owner, field in shown.items():
+                        if (outside := out_of_bounds(field, name)) is not None:
+                            counted = magnitude_statistics(outside, weights=weights, **common)
+                            violations.setdefault((owner, name), []).append(counted)
                     if product != "climatology":
                         mean = samples.label(normals[name], name, part)
                         anomaly = error_statistics(forecast - mean, target - mean, weights=weights, **common)

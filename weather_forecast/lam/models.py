@@ -146,6 +146,7 @@ class LamModule(ExperimentModule):
         Raises:
             InputError: the data at hand are of another kind.
         """
+        super().on_load_checkpoint(checkpoint)
         if INFO not in checkpoint:
             raise InputError("the checkpoint does not say which data it was trained on: it is not of this use case")
         info = DatasetInfo.from_dict(checkpoint[INFO])
@@ -234,6 +235,9 @@ class LamModule(ExperimentModule):
 
     def on_predict_start(self) -> None:
         """Choose the boundary for forecasts whose truth is not known, and say which."""
+        data = self.datamodule
+        if self.predict_boundary == "truth" and isinstance(data, LamData) and not data.predict_truth:
+            raise InputError("model.predict_boundary truth needs the states at the target times: data.predict_truth")
         default: Boundary = "host" if self.built.info.host_matches() else "none"
         self.built.set_boundary(self.predict_boundary or default)
         self.print(f"boundary: {self.built.boundary}")

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from weather_forecast.lam.config import EARTH_RADIUS
 from weather_forecast.lam.parameters import Parameter
 
 TROPICS = 3e-5  # s-1: nearer to the equator, |latitude| < 12 degrees, there is no geostrophic balance to speak of
@@ -32,6 +33,30 @@ def ageostrophic_wind(
     return speed.assign_attrs(u.attrs)
 
 
+def distances(
+    latitude: xr.DataArray, longitude: xr.DataArray, x: xr.DataArray, y: xr.DataArray, coriolis: xr.DataArray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Coordinates (lat, lon) whose differences along rows and columns are distances, km.
+
+    Args:
+        latitude: (lat, lon) degrees north.
+        longitude: (lat, lon) degrees east.
+        x: (lat, lon) planar coordinate to the east, km.
+        y: (lat, lon) planar coordinate to the north, km.
+        coriolis: (lat, lon) parameter f, s-1.
+
+    Returns:
+        On a grid of latitudes and longitudes, whose planar coordinates are true on its middle row only, distances on
+        the sphere; otherwise the planar coordinates, of a projection or of a plane with a single Coriolis parameter.
+    """
+    regular = bool((latitude == latitude.isel(lon=0)).all() and (longitude == longitude.isel(lat=0)).all())
+    if not regular or float(coriolis.max()) == float(coriolis.min()):
+        return x, y
+    degree = EARTH_RADIUS * np.pi / 180
+    circles = xr.DataArray(np.cos(np.radians(latitude.values)), dims=latitude.dims)
+    return degree * (longitude - longitude.mean()) * circles, degree * latitude
+
+
 def _slope(values: xr.DataArray, dim: str) -> xr.DataArray:
     """Centred differences per two cells, NaN at the edges."""
     return values.shift({dim: -1}) - values.shift({dim: 1})
@@ -48,8 +73,7 @@ def out_of_bounds(values: xr.DataArray, name: str) -> xr.DataArray | None:
     if field.lower is None and field.upper is None:
         return None
     outside = xr.zeros_like(values, dtype=bool)
-    # a rounding error is no violation
-    margin = 1e-4 * max(abs(bound) for bound in (field.lower, field.upper, 1.0) if bound is not None)
+    margin = 1e-3 * float(values.std())  # a rounding error is no violation
     if field.lower is not None:
         outside |= values < field.lower - margin
     if field.upper is not None:

@@ -1,8 +1,10 @@
 """Raw to processed: one store whose rows are times, with the statistics of the training period."""
 
+import hashlib
+import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.progress import track
 
+from ai4sim.atomic import atomic_path
 from ai4sim.errors import InputError
 from ai4sim.manifest import Manifest
 from ai4sim.normalization import RunningStatistics
@@ -66,7 +69,7 @@ class FieldSelection:
 
 
 def find_records(
-    accessor: DataAccessor, selection: FieldSelection, *, skip_bad: bool = False
+    accessor: DataAccessor, selection: FieldSelection, *, skip_bad: bool = False, notes: Path | None = None
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Records that have every parameter, and a sentence for each of those that lack one.
 
@@ -74,23 +77,29 @@ def find_records(
         accessor: of the raw data.
         selection: which parameters.
         skip_bad: read each record beforehand, and leave out those that cannot be read.
+        notes: file that keeps which ones these are, so that the next call reads those alone.
 
     Raises:
-        InputError: there is no whole record; names the parameter that is missing most.
+        InputError: there is no whole record; names the parameter that is missing most, or the first fault.
     """
     names = (*selection.state, *selection.forcing)
     accessor.require(names)
     records = accessor.records()
     whole, lacking, missing = [], [], Counter[str]()
-    for record in track(range(len(records)), "checking", transient=True) if skip_bad else range(len(records)):
+    unreadable = _unreadable(accessor, names, notes) if skip_bad else {}
+    for record in range(len(records)):
         absent = [name for name in names if not accessor.exists(name, record)]
         if absent:
             missing.update(absent)
             lacking.append(f"{absent[0]} {np.datetime_as_string(records.times[record], unit='m')}")
-        elif skip_bad and (fault := _fault(accessor, names, record)):
-            lacking.append(fault)
+        elif record in unreadable:
+            logger.warning("left out: %s", unreadable[record])
+            lacking.append(f"unreadable {np.datetime_as_string(records.times[record], unit='m')}")
         else:
             whole.append(record)
+    if not whole and not missing and unreadable:
+        first = next(iter(unreadable.values()))
+        raise InputError(f"{accessor.label}: none of {len(records)} times can be read; the first: {first}")
     if not whole:
         name, count = missing.most_common(1)[0] if missing else ("every parameter", 0)
         raise InputError(f"{accessor.label}: none of {len(records)} times has all parameters; {name} lacks at {count}")
@@ -99,12 +108,43 @@ def find_records(
     return np.array(whole, np.int64), lacking
 
 
-def _fault(accessor: DataAccessor, names: Sequence[str], record: int) -> str | None:
-    try:
-        accessor.load(names, record)
-    except InputError as error:
-        return str(error)
-    return None
+def _unreadable(accessor: DataAccessor, names: Sequence[str], notes: Path | None) -> dict[int, str]:
+    """Faults by record, of those that have all files; what is known to be whole is not read again."""
+    records = accessor.records()
+    digest = hashlib.sha256(repr((type(accessor).__name__, accessor.settings(), tuple(names))).encode())
+    digest.update(records.times.tobytes())
+    key = digest.hexdigest()
+    candidates: Iterable[int] = range(len(records))
+    if notes is not None and notes.is_file():
+        known = json.loads(notes.read_text())
+        if known["key"] == key:
+            candidates = [int(record) for record in known["faults"]]
+    faults = {}
+    for record in track(list(candidates), "checking", transient=True):
+        if not all(accessor.exists(name, record) for name in names):
+            continue
+        try:
+            _read(accessor, names, record)
+        except InputError as error:
+            faults[record] = str(error)
+    if notes is not None:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(notes) as partial:
+            partial.write_text(json.dumps({"key": key, "faults": faults}))
+    return faults
+
+
+def _read(accessor: DataAccessor, names: Sequence[str], record: int) -> NDArray[np.float32]:
+    """Fields (lat, lon, parameter) of a record, of the grid's shape."""
+    fields = accessor.load(names, record)
+    expected = (*accessor.load_grid_info().shape, len(names))
+    if fields.shape != expected:
+        time = np.datetime_as_string(accessor.records().times[record], unit="m")
+        raise InputError(
+            f"{accessor.get_filepath(names[0], record)}: fields of {time} have shape {fields.shape}, the grid and the "
+            f"parameters {expected}"
+        )
+    return fields
 
 
 def build(
@@ -129,7 +169,8 @@ def build(
         scheduler: address of a Dask scheduler.
     """
     records = accessor.records()
-    rows, lacking = find_records(accessor, selection, skip_bad=skip_bad)
+    notes = store.with_suffix(".unreadable.json")
+    rows, lacking = find_records(accessor, selection, skip_bad=skip_bad, notes=notes)
     grid = accessor.load_grid_info()
     part = selection.slices(grid)
     cropped = grid.crop(*part)
@@ -198,7 +239,7 @@ def _load(
     """The fields of some records."""
 
     def stack(names: Sequence[str]) -> NDArray[np.float32]:
-        return np.stack([accessor.load(names, int(record))[part] for record in records])
+        return np.stack([_read(accessor, names, int(record))[part] for record in records])
 
     loaded = {"state": (SCHEMA["state"].dims, stack(selection.state))}
     if selection.forcing:

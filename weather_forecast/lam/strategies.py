@@ -149,7 +149,7 @@ class DownscalingOnly(Strategy):
         """The host's state at the next time and the network's output."""
         if boundary is None:
             raise InputError("downscaling_only needs the host's fields: set boundary host")
-        return boundary + advance(torch.zeros_like(state))
+        return change.add(boundary, advance(torch.zeros_like(state)))
 
 
 STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (ScaledAR, DiffAR, DownscalingOnly)}

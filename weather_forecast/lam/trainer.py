@@ -1,4 +1,4 @@
-"""Command line: ``python -m weather_forecast.lam.trainer {fit,test,predict,prepare,score,export} --config ...``."""
+"""Command line: ``python -m weather_forecast.lam.trainer {fit,test,predict,prepare,describe,...} --config ...``."""
 
 from pathlib import Path
 

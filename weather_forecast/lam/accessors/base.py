@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai4sim.errors import InputError
-
-EARTH_RADIUS = 6371.0  # km
-EARTH_ROTATION = 7.292e-5  # s-1
+from weather_forecast.lam.config import EARTH_RADIUS, EARTH_ROTATION
 
 Field = NDArray[np.float32]
 Times = NDArray[np.datetime64]

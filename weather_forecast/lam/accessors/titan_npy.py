@@ -249,9 +249,10 @@ class TitanNpyAccessor(DataAccessor):
         """Metres between points of the demo's plane, and its Coriolis parameter."""
         try:
             attributes = json.loads((self.path / "demo.json").read_text())
-            return {"spacing": attributes["grid_spacing"], "coriolis_parameter": attributes["coriolis_parameter"]}
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             return {}
+        names = {"spacing": "grid_spacing", "coriolis_parameter": "coriolis_parameter"}
+        return {argument: attributes[name] for argument, name in names.items() if name in attributes}
 
     # -- fields
 

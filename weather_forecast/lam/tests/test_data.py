@@ -115,12 +115,50 @@ class TestPrepare:
         with pytest.raises(InputError, match=r"aro_u10_10m\.npy .*cannot be read"):
             build(tmp_path / "s.zarr", accessor, **changes)
         manifest = build(tmp_path / "s.zarr", accessor, skip_bad=True, **changes)
-        (dropped,) = manifest.settings["dropped"]
-        assert str(damaged) in dropped
-        assert f"1 dropped (first: {damaged}" in caplog.text
+        assert manifest.settings["dropped"] == ["unreadable 2023-04-01T12:00"]
+        assert f"left out: {damaged}" in caplog.text
+        assert "1 dropped (first: unreadable 2023-04-01T12:00)" in caplog.text
         with open_store(tmp_path / "s.zarr") as store:
             assert accessor.records().times[4] not in store["time"].values
             assert store.sizes["time"] == len(accessor.records()) - 1
+
+    def test_what_is_known_to_be_whole_is_not_read_again(self, tmp_path):
+        read = []
+
+        class Damaged(DummyAccessor):
+            def load(self, names, record):
+                read.append(record)
+                if record == 5:
+                    raise InputError("file 5 is truncated")
+                return super().load(names, record)
+
+        build(tmp_path / "s.zarr", Damaged(hours=24, shape=(6, 7)), skip_bad=True)
+        assert sorted(read) == sorted([*range(24), *(r for r in range(24) if r != 5)])
+        read.clear()
+        build(tmp_path / "s.zarr", Damaged(hours=24, shape=(6, 7)), skip_bad=True)
+        assert read == [5]
+
+    def test_nothing_that_can_be_read_names_the_first_fault(self, tmp_path):
+        class Damaged(DummyAccessor):
+            def load(self, names, record):
+                raise InputError(f"file {record} is truncated")
+
+        with pytest.raises(InputError, match="none of 5 times can be read; the first: file 0 is truncated"):
+            build(tmp_path / "s.zarr", Damaged(hours=5, shape=(6, 7)), skip_bad=True)
+
+    @pytest.mark.parametrize("skip_bad", [False, True])
+    def test_fields_of_another_shape_are_named(self, tmp_path, skip_bad):
+        class Cut(DummyAccessor):
+            def load(self, names, record):
+                return super().load(names, record)[:-1] if record == 3 else super().load(names, record)
+
+        message = r"2023-01-01T03:00 have shape \(5, 7, 2\), the grid and the parameters \(6, 7, 2\)"
+        if not skip_bad:
+            with pytest.raises(InputError, match=message):
+                build(tmp_path / "s.zarr", Cut(hours=24, shape=(6, 7)))
+            return
+        manifest = build(tmp_path / "s.zarr", Cut(hours=24, shape=(6, 7)), skip_bad=True)
+        assert manifest.settings["dropped"] == ["unreadable 2023-01-01T03:00"]
 
     def test_no_whole_time_names_the_parameter_that_is_missing_most(self, tmp_path):
         class Empty(DummyAccessor):

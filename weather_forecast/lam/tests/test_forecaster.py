@@ -246,17 +246,18 @@ class TestCurriculum:
 
 
 @torch.no_grad()
-def test_forecasts_are_physical_outside_training(tiny):
+@pytest.mark.parametrize("strategy", ["scaled_ar", "diff_ar"])
+def test_forecasts_are_physical_outside_training(tiny, strategy):
     info, batch = tiny.info(), batch_of(tiny)
     rain = info.outputs.index("aro_tp_0m")
-    model = module(info)
+    model = module(info, strategy=strategy)
     for parameter in model.built.network.parameters():  # whatever comes in: less rain than there is
         parameter.fill_(-0.3)
     inside = info.border == 0
     physical = model.built.physical(forecast(model, batch))[..., rain]
     assert physical.min() > -1e-5
     assert (physical[:, :, inside].abs() < 1e-5).all()
-    free = module(info, clip_forecasts=False)
+    free = module(info, strategy=strategy, clip_forecasts=False)
     free.load_state_dict(model.state_dict())
     assert free.built.physical(forecast(free, batch))[..., rain].min() < -0.1
     training = model.train().built.distribution(model.built.window(batch))[0]

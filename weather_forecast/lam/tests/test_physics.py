@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from weather_forecast.lam.accessors import GridInfo
-from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, out_of_bounds
+from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, distances, out_of_bounds
 
 F0 = 1e-4
 SPACING = 20.0  # km
@@ -64,6 +64,30 @@ def test_there_is_no_balance_near_the_equator():
     assert np.isnan(ageostrophic_wind(u, v, z, **plane(1e-5))).all()
 
 
+def test_distances_on_a_grid_of_latitudes_are_those_on_the_sphere():
+    latitude, longitude = 40 + 0.25 * np.arange(50), 0.25 * np.arange(40)
+    grid = GridInfo.from_axes(latitude, longitude, np.zeros((50, 40)))
+    names = ("latitude", "longitude", "x", "y", "coriolis")
+    fields = {name: xr.DataArray(getattr(grid, name), dims=("lat", "lon")) for name in names}
+    x, y = distances(**fields)
+    metres = 6.371e6 * np.radians(1.0) * np.cos(np.radians(grid.latitude))
+    z = field((50 * np.sin(np.radians(20 * grid.longitude)))[None])
+    slope = 50 * np.radians(20) * np.cos(np.radians(20 * grid.longitude)) / metres
+    v = field((slope / grid.coriolis)[None])
+    residual = ageostrophic_wind(xr.zeros_like(v), v, z, x=x, y=y, coriolis=fields["coriolis"])
+    assert float(residual.max()) < 2e-3 * float(abs(v).max())
+    planar = ageostrophic_wind(xr.zeros_like(v), v, z, **{name: fields[name] for name in ("x", "y", "coriolis")})
+    assert float(planar.max()) > 0.05 * float(abs(v).max())  # what the equirectangular plane would make of it
+
+
+def test_a_plane_keeps_its_coordinates():
+    where = plane()
+    labels = {name: where[name] / 100 for name in ("x", "y")}
+    x, y = distances(labels["y"], labels["x"], **where)
+    assert x is where["x"]
+    assert y is where["y"]
+
+
 def test_the_coriolis_parameter_is_the_earths_or_the_planes():
     axes = np.array([30.0, 45.0]), np.array([0.0, 1.0])
     earth = GridInfo.from_axes(*axes, np.zeros((2, 2)))
@@ -74,6 +98,8 @@ def test_the_coriolis_parameter_is_the_earths_or_the_planes():
 
 def test_values_out_of_bounds_are_counted():
     rain = field(np.array([[[0.0, -1e-6, -0.5, 3.0, np.nan]]]), "kg m-2")
+    ice = field(np.array([[[0.0, 2e-5, -9e-6, 1e-5]]]), "kg kg-1")
+    np.testing.assert_array_equal(out_of_bounds(ice, "aro_ciwc_500hpa")[0, 0], [0, 0, 1, 0])
     np.testing.assert_array_equal(out_of_bounds(rain, "aro_tp_0m")[0, 0], [0, 0, 1, 0, np.nan])
     humidity = field(np.array([[[-1.0, 0.0, 100.001, 101.0]]]), "%")
     np.testing.assert_array_equal(out_of_bounds(humidity, "aro_r2_2m")[0, 0], [1, 0, 0, 1])
