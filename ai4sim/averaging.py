@@ -20,6 +20,9 @@ class AverageWeights(WeightAveraging):
     networks that a module's ``setup`` makes for its data are averaged too, integer buffers such as a graph's edges are
     copied, infinite ones kept, and early in the training, when the weights still change fast, the average is shorter.
 
+    With several processes each one averages the running statistics of its own batches (BatchNorm); those of the first
+    are saved.
+
     Args:
         decay: weight of the earlier average in each step, late in the training. After n averaged steps it is
             min(decay, (1 + n) / (10 + n)).
