@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import xarray as xr
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -89,7 +89,9 @@ class ExperimentModule(LightningModule):
         trainer = self._trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING or "current_model_state" not in checkpoint:
             return
-        if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        # set by Lightning's connectors, which its types do not know
+        callbacks: list[Callback] = vars(trainer)["callbacks"]
+        if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
             raise InputError(
                 "the checkpoint has averaged weights: to go on with its fit, keep ai4sim.averaging.AverageWeights "
                 "among trainer.callbacks"

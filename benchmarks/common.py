@@ -3,10 +3,13 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 
 def machine(*packages: str) -> dict[str, Any]:
@@ -71,3 +74,18 @@ def rates_in_turns(
             synchronize()
             rates[name].append(counts[name] * items / (time.perf_counter() - start))
     return rates
+
+
+def digits(value: float, number: int = 3) -> float:
+    """A value to so many significant digits."""
+    return float(f"{value:.{number}g}")
+
+
+def print_records(title: str, columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:
+    """Print some columns of records as a table."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for record in records:
+        table.add_row(*(str(record[column]) for column in columns))
+    Console(width=120).print(table)

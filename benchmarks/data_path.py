@@ -35,7 +35,7 @@ from ai4sim.loading import BatchDataset
 from ai4sim.sampling import BlockBatchSampler
 from ai4sim.schema import Schema, Variable
 from ai4sim.store import Region, build_store, make_template, open_store
-from benchmarks.common import machine
+from benchmarks.common import digits, machine
 
 Array = npt.NDArray[Any]
 Read = Callable[[npt.NDArray[np.int64]], object]
@@ -241,15 +241,10 @@ def _record(
         "reader": reader,
         "samples_per_cpu_second": round(per_second, 1),
         "megabytes_per_cpu_second": round(per_second * sample_bytes / 1e6, 1),
-        "share_of_memory_copy": _digits(ratio),
-        "lowest": _digits(min(ratios)),
-        "highest": _digits(max(ratios)),
+        "share_of_memory_copy": digits(ratio),
+        "lowest": digits(min(ratios)),
+        "highest": digits(max(ratios)),
     }
-
-
-def _digits(value: float) -> float:
-    """Three significant digits: the slowest readers differ from the fastest by five orders of magnitude."""
-    return float(f"{value:.3g}")
 
 
 def show(records: list[dict[str, Any]]) -> None:

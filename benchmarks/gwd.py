@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ai4sim.atomic import atomic_path
 from ai4sim.export import export_network
-from benchmarks.common import machine, rates_in_turns
+from benchmarks.common import digits, machine, rates_in_turns
 from weather_forecast.gwd import networks
 from weather_forecast.gwd.columns import Columns, generate_columns
 from weather_forecast.gwd.losses import target_scale
@@ -232,14 +232,14 @@ def summarise(rates: Mapping[str, Sequence[float]], n: int, device: str) -> list
             "form": form,
             "device": device,
             "batch": n,
-            "columns_per_second": float(f"{statistics.median(values):.4g}"),
-            "lowest": float(f"{min(values):.4g}"),
-            "highest": float(f"{max(values):.4g}"),
+            "columns_per_second": digits(statistics.median(values), 4),
+            "lowest": digits(min(values), 4),
+            "highest": digits(max(values), 4),
         }
         if REFERENCE in rates:
             # of each round, so that a disturbance of the whole machine cancels
             ratios = [own / scheme for own, scheme in zip(values, rates[REFERENCE], strict=True)]
-            record["times_reference"] = float(f"{statistics.median(ratios):.3g}")
+            record["times_reference"] = digits(statistics.median(ratios))
         records.append(record)
     return records
 

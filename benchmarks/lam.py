@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ai4sim.atomic import atomic_path
-from benchmarks.common import machine, rates_in_turns
+from benchmarks.common import digits, machine, rates_in_turns
 from weather_forecast.lam.graphs.build import GraphSettings, build_flat
 from weather_forecast.lam.graphs.io import write_mllam
 from weather_forecast.lam.graphs.legacy import legacy_levels, legacy_mesh
@@ -124,8 +124,8 @@ def measure_construction(shape: tuple[int, int], repeats: int) -> list[dict[str,
         if edges != counts["legacy"]:
             raise RuntimeError(f"networkx made {edges} edges, we made {counts['legacy']}")
         records.append({"what": "legacy graph, networkx", "edges": edges, "seconds": seconds[0]})
-        records[0]["times_faster_than_networkx"] = rounded(seconds[0] / records[0]["seconds"])
-    return [{**record, "grid": list(shape), "seconds": rounded(record["seconds"])} for record in records]
+        records[0]["times_faster_than_networkx"] = digits(seconds[0] / records[0]["seconds"])
+    return [{**record, "grid": list(shape), "seconds": digits(record["seconds"])} for record in records]
 
 
 def peer_network(own: GraphNetwork) -> nn.Module:
@@ -300,9 +300,9 @@ def measure_pair(
             "device": label,
             "implementation": implementation,
             "form": form,
-            "milliseconds": rounded(1000 / statistics.median(values)),
-            "fastest": rounded(1000 / max(values)),
-            "slowest": rounded(1000 / min(values)),
+            "milliseconds": digits(1000 / statistics.median(values)),
+            "fastest": digits(1000 / max(values)),
+            "slowest": digits(1000 / min(values)),
         }
         if implementation == "ours":
             for other in ("eager", "compiled"):
@@ -310,15 +310,10 @@ def measure_pair(
                 if theirs:
                     # of each round, so that a disturbance of the whole machine cancels
                     ratios = [b / a for a, b in zip(values, theirs, strict=True)]
-                    record[f"time_over_{PEER}_{other}"] = rounded(statistics.median(ratios))
+                    record[f"time_over_{PEER}_{other}"] = digits(statistics.median(ratios))
             record["outputs_differ"] = difference
         records.append(record)
     return records
-
-
-def rounded(value: float) -> float:
-    """Three digits."""
-    return float(f"{value:.3g}")
 
 
 def show(construction: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> None:

@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from ai4sim.atomic import atomic_path
-from benchmarks.common import machine
+from benchmarks.common import digits, machine, print_records
 from weather_forecast.lam.networks.base import LamNetwork, make_settings
 from weather_forecast.lam.networks.grid_networks import HalfUNet
 from weather_forecast.lam.networks.segformer import Segformer
@@ -147,23 +145,18 @@ def summarise(
         "batch": BATCH,
         "layout": layout,
         "task": task,
-        **{f"{who}_per_second": float(f"{statistics.median(values):.4g}") for who, values in rates.items()},
-        "ratio": float(f"{statistics.median(ratios):.3g}"),
-        "ratio_lowest": float(f"{min(ratios):.3g}"),
-        "ratio_highest": float(f"{max(ratios):.3g}"),
-        "difference": float(f"{error:.2g}"),
+        **{f"{who}_per_second": digits(statistics.median(values), 4) for who, values in rates.items()},
+        "ratio": digits(statistics.median(ratios)),
+        "ratio_lowest": digits(min(ratios)),
+        "ratio_highest": digits(max(ratios)),
+        "difference": digits(error, 2),
     }
 
 
 def show(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as a table."""
-    table = Table(title="per second; ratio above 1: faster than mfai")
     columns = ("network", "grid", "layout", "task", f"{OUR_NAME}_per_second", f"{PEER_NAME}_per_second", "ratio")
-    for column in columns:
-        table.add_column(column.replace("_", " "))
-    for record in records:
-        table.add_row(*(str(record[column]) for column in columns))
-    Console(width=120).print(table)
+    print_records("per second; ratio above 1: faster than mfai", columns, records)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ai4sim.atomic import atomic_path
 from ai4sim.networks import HalfUNet
 from ai4sim.tiling import Tiling, one_pass_inference, tiled_inference, window_weights
-from benchmarks.common import machine, rates_in_turns
+from benchmarks.common import digits, machine, print_records, rates_in_turns
 
 SHAPE = 1308, 1524
 CHANNELS, CLASSES = 5, 19
@@ -96,20 +94,10 @@ def summarise(rates: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]
     }
 
 
-def digits(value: float) -> float:
-    """Three of them."""
-    return float(f"{value:.3g}")
-
-
 def show(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as a table."""
-    table = Table(title="fields per second; ratio above 1: faster than MONAI")
     columns = ("network", f"{OUR_NAME}_per_second", f"{PEER_NAME}_per_second", f"{WHOLE_NAME}_per_second", "ratio")
-    for column in columns:
-        table.add_column(column.replace("_", " "))
-    for record in records:
-        table.add_row(*(str(record[column]) for column in columns))
-    Console(width=120).print(table)
+    print_records("fields per second; ratio above 1: faster than MONAI", columns, records)
 
 
 def main(args: list[str] | None = None) -> None:

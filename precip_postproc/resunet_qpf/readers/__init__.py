@@ -1,7 +1,7 @@
 """Readers of real data: GRIB2 (MRMS, forecasts), NetCDF and Zarr; rows are from the south, columns from the west."""
 
 from precip_postproc.resunet_qpf.readers.apcp import ForecastField, graf_path, hrrr_path, read_apcp
-from precip_postproc.resunet_qpf.readers.files import MissingFileError, require_valid_time
+from precip_postproc.resunet_qpf.readers.files import require_valid_time
 from precip_postproc.resunet_qpf.readers.forecasts import ForecastFile
 from precip_postproc.resunet_qpf.readers.gfs import CoarsePredictors, gfs_path, read_gfs
 from precip_postproc.resunet_qpf.readers.grib import Header, Message, read_headers, read_message, read_messages
@@ -36,7 +36,6 @@ __all__ = [
     "LambertGrid",
     "LatLonGrid",
     "Message",
-    "MissingFileError",
     "MrmsField",
     "Product",
     "Remapper",

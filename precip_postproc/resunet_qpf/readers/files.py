@@ -6,16 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ai4sim.errors import InputError
+from ai4sim.errors import InputError, MissingFileError
 
 HOUR = np.timedelta64(3600, "s")
 
 _MILLIMETRES = {"mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "kg m-2": 1.0, "kg/m2": 1.0, "m": 1000.0}
 _MILLIMETRES_PER_HOUR = ("mm/h", "mm/hr", "mm h-1", "mm hr-1")
-
-
-class MissingFileError(InputError):
-    """A file is not there: whoever prepares many cases may skip this one and count it."""
 
 
 def require_file(path: Path, what: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from precip_postproc.resunet_qpf.readers.apcp import (
     CAP,
@@ -18,7 +19,7 @@ from precip_postproc.resunet_qpf.readers.apcp import (
 )
 from precip_postproc.resunet_qpf.readers.files import require_valid_time, seconds, to_millimetres
 from precip_postproc.resunet_qpf.readers.grid import Grid
-from precip_postproc.resunet_qpf.readers.netcdf import Layout, find, find_layout, lead_hours, open_dataset, read_times
+from precip_postproc.resunet_qpf.readers.netcdf import Layout, find, find_layout, lead_hours, read_times
 
 VARIABLES = ("precip", "precipitation", "apcp", "APCP", "tp", "total_precipitation", "pr")
 INITS = ("init", "init_time", "forecast_reference_time", "reference_time", "time")

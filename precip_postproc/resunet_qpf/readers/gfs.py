@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from precip_postproc.resunet_qpf.readers.files import require_valid_time, seconds, stamp, where
 from precip_postproc.resunet_qpf.readers.grid import LatLonGrid
-from precip_postproc.resunet_qpf.readers.netcdf import find, find_layout, lead_hours, open_dataset, read_times
+from precip_postproc.resunet_qpf.readers.netcdf import find, find_layout, lead_hours, read_times
 
 UNITS = {
     "pwat": ("kg m-2", "mm"),

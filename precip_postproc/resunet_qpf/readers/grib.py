@@ -334,7 +334,8 @@ def _oriented(eccodes: Any, handle: int, values: NDArray[Any], source: str) -> N
 def _shape(eccodes: Any, handle: int, source: str) -> tuple[int, int]:
     for columns, rows in (("Ni", "Nj"), ("Nx", "Ny")):
         if eccodes.codes_is_defined(handle, columns) and not eccodes.codes_is_missing(handle, columns):
-            return tuple(int(eccodes.codes_get(handle, key, ktype=int)) for key in (rows, columns))  # type: ignore[return-value]
+            height, width = (int(eccodes.codes_get(handle, key, ktype=int)) for key in (rows, columns))
+            return height, width
     kind = eccodes.codes_get(handle, "gridType", ktype=str)
     raise InputError(f"{source}: the grid {kind!r} has no rows and columns; regular_ll and lambert are known")
 

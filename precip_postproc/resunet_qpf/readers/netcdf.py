@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from ai4sim.errors import InputError
 from ai4sim.projections import LambertConformal
-from precip_postproc.resunet_qpf.readers.files import HOUR, MissingFileError
+from precip_postproc.resunet_qpf.readers.files import HOUR
 from precip_postproc.resunet_qpf.readers.grid import (
     CurvilinearGrid,
     Grid,
@@ -33,35 +32,6 @@ _HOURS = {
 }  # fmt: skip
 
 Float = NDArray[np.float64]
-
-
-def open_dataset(path: Path | str, what: str) -> xr.Dataset:
-    """Open a NetCDF file, or a Zarr store (a folder, or a URL that ends in .zarr), without reading its fields.
-
-    Args:
-        path: the file or store.
-        what: what it holds, for messages.
-
-    Raises:
-        MissingFileError: it is not there.
-        InputError: it is neither of the two.
-    """
-    text = str(path)
-    local = "://" not in text and "::" not in text
-    if local and not Path(text).exists():
-        raise MissingFileError(f"{text} ({what}) is not there")
-    store = Path(text).is_dir() if local else text.rstrip("/").endswith(".zarr")
-    try:
-        # lead times are kept as numbers: their units are checked here
-        opened: xr.Dataset = (
-            xr.open_zarr(text, chunks=None, decode_timedelta=False)
-            if store
-            else xr.open_dataset(text, decode_timedelta=False)
-        )
-        return opened
-    except (OSError, ValueError, KeyError) as error:
-        kind = "Zarr store" if store else "NetCDF file"
-        raise InputError(f"{text} ({what}) is no {kind} that can be read, it may be truncated: {error}") from error
 
 
 def find(dataset: xr.Dataset, names: Sequence[str], what: str, source: str) -> str:

@@ -83,9 +83,11 @@ class Remapper:
 
     @cached_property
     def _index(self) -> tuple[Cells, Cells]:
-        """Mean: the target cell of each source cell (-1: none), and how many cells each target cell has, with those
-        that the source grid would have if it went on. Nearest: the source cell of each target cell, and no counts.
-        """  # noqa: D205
+        """Which cells belong together, by method.
+
+        Mean: the target cell of each source cell (-1: none), and how many cells each target cell has, with those that
+        the source grid would have if it went on. Nearest: the source cell of each target cell, and no counts.
+        """
         file = self.cache_file
         if file is not None and (known := self._load(file)) is not None:
             return known

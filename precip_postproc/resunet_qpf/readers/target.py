@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from precip_postproc.resunet_qpf.readers.files import seconds, stamp, to_millimetres
 from precip_postproc.resunet_qpf.readers.grid import Grid
-from precip_postproc.resunet_qpf.readers.netcdf import find, find_layout, open_dataset, read_times
+from precip_postproc.resunet_qpf.readers.netcdf import find, find_layout, read_times
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from ai4sim.schema import Schema, Variable
 from precip_postproc.resunet_qpf.readers.files import where
 from precip_postproc.resunet_qpf.readers.grid import Grid
-from precip_postproc.resunet_qpf.readers.netcdf import find_layout, open_dataset
+from precip_postproc.resunet_qpf.readers.netcdf import find_layout
 
 Field = NDArray[np.float32]
 

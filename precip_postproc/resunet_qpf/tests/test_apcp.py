@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ai4sim.errors import InputError
+from ai4sim.errors import InputError, MissingFileError
 from precip_postproc.resunet_qpf.readers.apcp import check_forecast, graf_path, hrrr_path, read_apcp, subtract_totals
-from precip_postproc.resunet_qpf.readers.files import HOUR, MissingFileError, to_millimetres
+from precip_postproc.resunet_qpf.readers.files import HOUR, to_millimetres
 from precip_postproc.resunet_qpf.tests.grib_files import INIT, apcp, lambert_grid, write
 
 GRID = lambert_grid()

@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from ai4sim.errors import InputError
+from ai4sim.errors import InputError, MissingFileError
 from precip_postproc.resunet_qpf.readers import grib
-from precip_postproc.resunet_qpf.readers.files import HOUR, MissingFileError
+from precip_postproc.resunet_qpf.readers.files import HOUR
 from precip_postproc.resunet_qpf.readers.grib import read_headers, read_message, read_messages
 from precip_postproc.resunet_qpf.readers.grid import CurvilinearGrid, LambertGrid, LatLonGrid
 from precip_postproc.resunet_qpf.tests.grib_files import (

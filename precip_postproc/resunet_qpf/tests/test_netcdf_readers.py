@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ai4sim.errors import InputError
-from precip_postproc.resunet_qpf.readers.files import HOUR, MissingFileError, require_valid_time
+from ai4sim.errors import InputError, MissingFileError
+from precip_postproc.resunet_qpf.readers.files import HOUR, require_valid_time
 from precip_postproc.resunet_qpf.readers.forecasts import ForecastFile
 from precip_postproc.resunet_qpf.readers.gfs import gfs_path, read_gfs
 from precip_postproc.resunet_qpf.readers.grid import CurvilinearGrid, LambertGrid, LatLonGrid
@@ -171,15 +171,16 @@ class TestTarget:
             read_target(save(self.dataset(), tmp_path / f"g_{self.NAME}"), grid=lambert_grid(10))
 
 
-class TestGfs:
-    UNITS = {"pwat": "kg m**-2", "r": "%", "cape": "J kg**-1", "u": "m s**-1", "v": "m s-1"}  # noqa: RUF012
+GFS_UNITS = {"pwat": "kg m**-2", "r": "%", "cape": "J kg**-1", "u": "m s**-1", "v": "m s-1"}
 
+
+class TestGfs:
     def dataset(self) -> xr.Dataset:
         steps, shape = np.arange(3, 25, 3), (8, 5, 6)
         values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         data = {
             name: (("step", "latitude", "longitude"), values + i, {"units": units})
-            for i, (name, units) in enumerate(self.UNITS.items())
+            for i, (name, units) in enumerate(GFS_UNITS.items())
         }
         coords = {
             "step": ("step", steps, {"units": "hours"}),

@@ -23,23 +23,6 @@ def locate(path: Path | str) -> str:
     return str(given if given.is_absolute() or given.exists() else data_folder(config.USE_CASE) / "raw" / given)
 
 
-def open_dataset(path: str) -> xr.Dataset:
-    """Open a NetCDF file, or a Zarr store (a folder, or a URL that ends in .zarr), without reading it.
-
-    Raises:
-        InputError: it is not there, or neither of the two.
-    """
-    local = "://" not in path and "::" not in path
-    if local and not Path(path).exists():
-        raise InputError(f"{path} is not there; give a NetCDF file or a Zarr store")
-    is_store = Path(path).is_dir() if local else path.rstrip("/").endswith(".zarr")
-    try:
-        return xr.open_zarr(path, chunks=None) if is_store else xr.open_dataset(path)
-    except (OSError, ValueError, KeyError) as error:
-        kind = "Zarr store" if is_store else "NetCDF file"
-        raise InputError(f"{path} is no {kind} that can be read: {error}") from error
-
-
 def read_array(path: Path, what: str, *, mapped: bool = False) -> NDArray[np.generic]:
     """Read an npy file; nothing is unpickled.
 

@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from ai4sim.projections import LambertConformal
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
-from weather_forecast.lam.accessors.files import locate, open_dataset, same_units, surface_geopotential
+from weather_forecast.lam.accessors.files import locate, same_units, surface_geopotential
 from weather_forecast.lam.parameters import Parameter, parse_all
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class NetcdfAccessor(DataAccessor):
 
     @cached_property
     def _file(self) -> xr.Dataset:
-        file = open_dataset(self.path)
+        file = open_dataset(self.path, "fields")
         for parameter, name in self.variables.items():
             if name not in file:
                 there = ", ".join(map(str, file.data_vars))

@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ai4sim.datasets import open_dataset
 from ai4sim.errors import InputError
 from weather_forecast.lam.accessors.base import DataAccessor, Field, GridInfo, Records
 from weather_forecast.lam.accessors.files import (
     locate,
-    open_dataset,
     read_array,
     require_shape,
     surface_geopotential,
@@ -203,7 +203,7 @@ class TitanNpyAccessor(DataAccessor):
             return {name: read_array(f, name).astype(np.float64) for name, f in files.items() if f.exists()}
         if self.statics is None:
             return {}
-        with open_dataset(self.statics) as dataset:
+        with open_dataset(self.statics, "static fields") as dataset:
             return self._labelled(dataset, [name for name in names if name in dataset.variables])
 
     def _labelled(self, dataset: xr.Dataset, names: list[str]) -> dict[str, NDArray[np.float64]]:

@@ -335,7 +335,7 @@ class TestTree:
         grid = TitanNpyAccessor(path, statics=tmp_path / "conf.nc").load_grid_info()
         np.testing.assert_allclose(grid.geopotential, 9.80665 * height[5:13, 7:16])
         np.testing.assert_allclose(grid.latitude[:, 0], latitude[5:13])
-        with pytest.raises(InputError, match=r"none.nc is not there"):
+        with pytest.raises(InputError, match=r"none.nc \(static fields\) is not there"):
             TitanNpyAccessor(path, statics=tmp_path / "none.nc").load_grid_info()
 
 
@@ -662,13 +662,13 @@ class TestNetcdf:
             self.use(NetcdfAccessor(path, self.NAMES))
 
     def test_no_files(self, tmp_path):
-        with pytest.raises(InputError, match=r"a.nc is not there; give a NetCDF file or a Zarr store"):
+        with pytest.raises(InputError, match=r"a.nc \(fields\) is not there; give a NetCDF file or a Zarr store"):
             NetcdfAccessor(tmp_path / "a.nc", self.NAMES).records()
         (tmp_path / "a.nc").write_bytes(b"no such format")
-        with pytest.raises(InputError, match=r"a.nc is no NetCDF file that can be read"):
+        with pytest.raises(InputError, match=r"a.nc \(fields\) is no NetCDF file that can be read"):
             NetcdfAccessor(tmp_path / "a.nc", self.NAMES).records()
         (tmp_path / "folder").mkdir()
-        with pytest.raises(InputError, match=r"folder is no Zarr store that can be read"):
+        with pytest.raises(InputError, match=r"folder \(fields\) is no Zarr store that can be read"):
             NetcdfAccessor(tmp_path / "folder", self.NAMES).records()
 
 
