@@ -36,6 +36,9 @@ class Blocks(Protocol):
     def read_block(self, block: int, out: Array) -> None:
         """Fill ``out`` (rows, ...); rows past the end of the variable are left as they are or undefined."""
 
+    def read_part(self, row: int, part: Sequence[slice], out: Array) -> None:
+        """Fill ``out`` with a part of one row: a slice, with start and stop, for each dimension after the first."""
+
 
 class _ZarrBlocks:
     """Blocks of any Zarr array, read by zarr itself into the given memory."""
@@ -51,6 +54,9 @@ class _ZarrBlocks:
         stop = min(start + self.rows, self.shape[0])
         selection = (slice(start, stop), *(slice(None) for _ in self.shape[1:]))
         self._array.get_basic_selection(selection, out=NDBuffer.from_numpy_array(out[: stop - start]))
+
+    def read_part(self, row: int, part: Sequence[slice], out: Array) -> None:
+        out[...] = self._array[(row, *part)]
 
 
 def _file_identity(folder: Path) -> tuple[int, int] | None:
@@ -117,6 +123,20 @@ class _LocalBlocks:
             whole = np.empty(self._chunks, self.dtype)
             self._read_chunk((block, *inner), whole)
             target[...] = whole[tuple(slice(n) for n in target.shape)]
+
+    def read_part(self, row: int, part: Sequence[slice], out: Array) -> None:
+        block, within = divmod(row, self.rows)
+        sizes = self._chunks[1:]
+        touched = [range(s.start // size, ceil(s.stop / size)) for s, size in zip(part, sizes, strict=True)]
+        whole = np.empty(self._chunks, self.dtype)
+        for inner in product(*touched):
+            self._read_chunk((block, *inner), whole)
+            source, target = [], []
+            for index, size, wanted in zip(inner, sizes, part, strict=True):
+                first, last = max(wanted.start, index * size), min(wanted.stop, (index + 1) * size)
+                source.append(slice(first - index * size, last - index * size))
+                target.append(slice(first - wanted.start, last - wanted.start))
+            out[tuple(target)] = whole[(within, *source)]
 
     def _read_chunk(self, chunk: tuple[int, ...], out: Array) -> None:
         """Fill ``out``, contiguous and of the chunk's shape."""

@@ -3,12 +3,14 @@
 import errno
 import json
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import xarray as xr
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -18,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import distributed
 
+from ai4sim.atomic import atomic_path
 from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.experiment import (
@@ -39,6 +42,7 @@ from ai4sim.speed import reading_speed
 from ai4sim.verification import Scorecard
 
 Evaluate = Callable[[Path], Scorecard]
+Product = Callable[[xr.Dataset, Path], xr.Dataset]
 
 OWN_COMMANDS = ("prepare", "describe", "speedtest", "score", "export")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -166,6 +170,8 @@ class ExperimentCLI(LightningCLI):
         exporter: writes a checkpoint's network to a file: ``exporter(ckpt_path, output)``.
         headline: metrics of the printed scorecard.
         tables: further tables to print of a scorecard.
+        product: makes of predictions what ``predict`` writes, and draws figures beside the output if it likes; by
+            default they are written as they are.
         args: arguments in place of the command line's.
     """
 
@@ -179,6 +185,7 @@ class ExperimentCLI(LightningCLI):
         exporter: Callable[[Path, Path], ExportReport],
         headline: Sequence[str],
         tables: Callable[[Scorecard], Sequence[Table]] = lambda scorecard: (),
+        product: Product | None = None,
         args: ArgsType = None,
     ) -> None:
         self.use_case = use_case
@@ -186,6 +193,7 @@ class ExperimentCLI(LightningCLI):
         self.exporter = exporter
         self.headline = tuple(headline)
         self.tables = tables
+        self.product = product
         self.console = wide_console()
         self._stored_model: dict[str, Any] | None = None
         load_plugins()
@@ -217,6 +225,7 @@ class ExperimentCLI(LightningCLI):
         """Arguments that all commands have."""
         parser.add_argument("--name", type=str | None, default=None, help="name of the experiment [config's]")
         parser.add_argument("--output", type=Path | None, default=None, help="file that `predict` or `export` writes")
+        parser.add_argument("--overwrite", type=bool, default=False, help="whether `predict` may replace its output")
 
     # -- configuration
 
@@ -288,7 +297,9 @@ class ExperimentCLI(LightningCLI):
         if command == "predict":
             if config.output is None:
                 raise InputError("predict needs --output FILE (.nc or .zarr)")
-            callbacks.append(PredictionWriter(_zarr_beside(config.output)))
+            if config.output.exists() and not config.overwrite:
+                raise InputError(f"{config.output} exists already: remove it, name another output or set --overwrite")
+            callbacks.append(PredictionWriter(self._predictions_beside(config.output)))
         self.trainer_defaults["callbacks"] = [*callbacks, EpochLog()]
         if not writes_a_run:
             self.save_config_callback = None
@@ -345,15 +356,26 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.fast_dev_run or not self.trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         output = Path(self.config_init[self.subcommand].output)
-        if output.suffix == ".nc":
-            import xarray as xr
-
-            partial, store = output.with_name("partial-" + output.name), _zarr_beside(output)
-            with xr.open_zarr(store, consolidated=False) as predictions:
-                predictions.to_netcdf(partial, engine="h5netcdf")
-            partial.replace(output)
-            _remove(store)
+        store = self._predictions_beside(output)
+        with xr.open_zarr(store, consolidated=False) as predictions:
+            finished = predictions if self.product is None else self.product(predictions, output)
+            if output.suffix == ".nc":
+                with atomic_path(output) as partial:
+                    finished.to_netcdf(partial, engine="h5netcdf")
+            else:
+                folder = output.with_name(f"{output.name}.partial")
+                finished.drop_encoding().to_zarr(folder, mode="w", zarr_format=3, consolidated=False)
+                shutil.rmtree(output, ignore_errors=True)
+                folder.rename(output)
+        shutil.rmtree(store)
         self.console.print(f"predictions: {output}", soft_wrap=True, highlight=False, markup=False)
+
+    @staticmethod
+    def _predictions_beside(output: Path) -> Path:
+        """The store that predictions are in until the output is made of them."""
+        if output.suffix not in {".nc", ".zarr"}:
+            raise InputError(f"cannot tell the format of {output.name}: use the suffix .nc or .zarr")
+        return output.with_name(f"{output.name}.predictions.zarr")
 
     def report(self, folder: Path) -> Scorecard:
         """Evaluate a run, save and print its scorecard, and say where the figures are."""
@@ -407,15 +429,3 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         result.update(_flat(value, f"{prefix}.{key}" if prefix else key))
     return result
-
-
-def _zarr_beside(output: Path) -> Path:
-    if output.suffix not in {".nc", ".zarr"}:
-        raise InputError(f"cannot tell the format of {output.name}: use the suffix .nc or .zarr")
-    return output.with_suffix(".zarr")
-
-
-def _remove(store: Path) -> None:
-    import shutil
-
-    shutil.rmtree(store)

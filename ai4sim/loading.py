@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +136,31 @@ class BatchDataset(Dataset[Batch]):
         return batch
 
 
+class BatchSource(Protocol):
+    """What batches are read from."""
+
+    def read(self, indices: Any, *, pin_memory: bool = False) -> Batch:
+        """The batch that one item of the sampler asks for."""
+
+    def __getitems__(self, indices: Any) -> Batch:
+        """The same, for worker processes."""
+
+
+class BatchOrder(Protocol):
+    """What batches are made up of, epoch after epoch; its items are passed to the source as they are."""
+
+    epoch: int
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """One item per batch."""
+
+
 class BatchLoader:
     """Iterates over the batches of a sampler; what a LightningDataModule returns.
 
@@ -152,8 +177,8 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: BatchDataset,
-        batch_sampler: BlockBatchSampler,
+        dataset: BatchSource,
+        batch_sampler: BatchOrder,
         *,
         num_workers: int = 0,
         prefetch: int = 2,
@@ -198,11 +223,11 @@ class BatchLoader:
                 self._given += 1
                 yield batch
 
-    def _from_thread(self, rest: Iterator[Indices]) -> Generator[Batch, None, None]:
+    def _from_thread(self, rest: Iterator[Any]) -> Generator[Batch, None, None]:
         """Read ahead in one thread; what goes wrong there is raised here."""
         executor = ThreadPoolExecutor(1, thread_name_prefix="ai4sim-prefetch")
 
-        def submit(indices: Indices) -> Future[Batch]:
+        def submit(indices: Any) -> Future[Batch]:
             return executor.submit(self.dataset.read, indices, pin_memory=self.pin_memory)
 
         try:
@@ -214,13 +239,13 @@ class BatchLoader:
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _from_workers(self, rest: Iterator[Indices]) -> Generator[Batch, None, None]:
+    def _from_workers(self, rest: Iterator[Any]) -> Generator[Batch, None, None]:
         """Read in worker processes, which live until the loader goes."""
         self._rest.batches = rest
         if self._workers is None:
             self._workers = DataLoader(
-                self.dataset,
-                batch_sampler=self._rest,  # type: ignore[arg-type]  # arrays of row numbers instead of lists
+                self.dataset,  # type: ignore[arg-type]  # what torch asks for is its __getitems__
+                batch_sampler=self._rest,
                 collate_fn=_identity,
                 num_workers=self.num_workers,
                 prefetch_factor=self.prefetch,
@@ -235,9 +260,9 @@ class _Rest:
     """The batches still to come in this epoch: what persistent workers are given anew each epoch."""
 
     def __init__(self) -> None:
-        self.batches: Iterator[Indices] = iter(())
+        self.batches: Iterator[Any] = iter(())
 
-    def __iter__(self) -> Iterator[Indices]:
+    def __iter__(self) -> Iterator[Any]:
         return self.batches
 
 

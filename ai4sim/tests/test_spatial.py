@@ -12,6 +12,7 @@ from ai4sim.verification.spatial import (
     frequency_bias,
     fss,
     fss_statistics,
+    probability_fss_statistics,
 )
 
 THRESHOLDS = [0.5, 1.2]
@@ -283,3 +284,76 @@ def test_wrong_arguments_are_named(wrong, message):
     fields = rain(2)
     with pytest.raises(ValueError, match=message):
         fss_statistics(fields, fields, **{"thresholds": [0.5], "windows": [3], "reduce": "sample", **wrong})
+
+
+def exceedance(fields: xr.DataArray, thresholds=THRESHOLDS) -> xr.DataArray:
+    levels = xr.DataArray(thresholds, dims="threshold", coords={"threshold": thresholds})
+    return (fields >= levels).astype(float)
+
+
+@pytest.mark.parametrize("border", ["zero", "partial", "inside"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_probabilities_of_zero_and_one_have_the_fractions_of_events(border, gaps):
+    prediction, target = rain(6, seed=1), rain(6)
+    if gaps:
+        target = target.where(np.random.default_rng(2).uniform(size=target.shape) > 0.1)
+    mask = xr.DataArray(np.arange(17) < 14, dims="lon")
+    arguments = {"windows": WINDOWS, "border": border, "reduce": "sample", "block": "day", "mask": mask, "skipna": gaps}
+    expected = fss_statistics(prediction, target, thresholds=THRESHOLDS, **arguments)
+    probability = exceedance(prediction).transpose("lat", "threshold", "lon", "lead_time", "sample")
+    found = probability_fss_statistics(probability, target, dims=("lat", "lon"), **arguments)
+    xr.testing.assert_identical(found, expected)
+    xr.testing.assert_equal(fss(found), fss(expected))
+
+
+def test_fraction_of_probabilities_is_their_mean_in_the_window():
+    rng = np.random.default_rng(0)
+    p, o = rng.uniform(size=(2, 6, 7)), rng.uniform(size=(2, 6, 7)) < 0.4
+    probability = xr.DataArray(p[:, None], dims=("sample", "threshold", "y", "x"), coords={"threshold": [1.0]})
+    # the guard makes events of them
+    observed = xr.DataArray(np.where(o, 0.99995, 0.9), dims=("sample", "y", "x"))
+    statistics = probability_fss_statistics(probability, observed, windows=[3], border="inside", reduce="sample")
+    own, other = (
+        np.lib.stride_tricks.sliding_window_view(values, (3, 3), axis=(1, 2)).mean(axis=(-2, -1)) for values in (p, o)
+    )
+    assert statistics["fractions_error"].item() == pytest.approx(((own - other) ** 2).sum(), rel=1e-12)
+    assert statistics["fractions_reference"].item() == pytest.approx((own**2 + other**2).sum(), rel=1e-12)
+    assert statistics["n"].item() == 2 * 4 * 5
+    half = [
+        probability_fss_statistics(probability[i : i + 1], observed[i : i + 1], windows=[3, 5], reduce="sample")
+        for i in (0, 1)
+    ]
+    whole = probability_fss_statistics(probability, observed, windows=[3, 5], reduce="sample")
+    xr.testing.assert_allclose(merge_sums(*half), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, t: (p + 0.5, t), "goes from 0.5 to 1.5 at the threshold 0.5: probabilities are in"),
+        (lambda p, t: (p.drop_vars("threshold"), t), "it needs a dimension 'threshold' with a coordinate"),
+        (lambda p, t: (p.where(p.threshold > 1.0), t), "value that is not finite"),
+        (lambda p, t: (p.isel(lead_time=0), t), "they must agree but for 'threshold'"),
+        (lambda p, t: (p, t.rename(lat="row")), "they must agree but for 'threshold'"),
+    ],
+)
+def test_wrong_probabilities_of_fractions_are_named(change, message):
+    target = rain(2)
+    probability, target = change(exceedance(target), target)
+    with pytest.raises(ValueError, match=message):
+        probability_fss_statistics(probability, target, windows=[1], dims=("lat", "lon"), reduce="sample")
+
+
+def test_probabilities_that_are_missing_at_some_thresholds_are_refused():
+    target = rain(2)
+    probability = exceedance(target)
+    arguments = {"windows": [1], "dims": ("lat", "lon"), "reduce": "sample", "skipna": True}
+    with pytest.raises(ValueError, match=r"missing at some of the thresholds \[0.5, 1.2\] only"):
+        probability_fss_statistics(probability.where(probability.threshold > 1.0), target, **arguments)
+    holes = target.where(target < 2.0)
+    xr.testing.assert_equal(
+        probability_fss_statistics(probability.where(target < 2.0), target, **arguments),
+        probability_fss_statistics(probability, holes, **arguments),
+    )
+    with pytest.raises(ValueError, match="odd number of points"):
+        probability_fss_statistics(probability, target, **{**arguments, "windows": [2]})

@@ -46,6 +46,15 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "brier": MetricInfo("lower", 0.0),
     "reliability": MetricInfo("lower", 0.0),
     "resolution": MetricInfo("higher", math.nan),
+    "rps": MetricInfo("lower", 0.0),
+    # those of the observations, or neither good nor bad in themselves, have no perfect value, and nobody is best
+    "uncertainty": MetricInfo("closer", math.nan),
+    "base_rate": MetricInfo("closer", math.nan),
+    "mean_forecast": MetricInfo("closer", math.nan),
+    "within_bin_variance": MetricInfo("lower", 0.0),
+    "within_bin_covariance": MetricInfo("higher", math.nan),
+    "sharpness": MetricInfo("higher", math.nan),
+    "roc_area": MetricInfo("higher", 1.0),
     "ssr": MetricInfo("closer", 1.0),
     "fss": MetricInfo("higher", 1.0),
     "csi": MetricInfo("higher", 1.0),
@@ -59,8 +68,11 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
 }
 _TITLES: Final[Mapping[str, str]] = {
     "r2": "R²",
+    "brier": "Brier score",
+    "roc": "ROC",
     **{
-        name: name.upper() for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "csi", "fss", "lsd", "ssr")
+        name: name.upper()
+        for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "rps", "csi", "fss", "lsd", "ssr")
     },
 }
 MINUS: Final = "\u2212"

@@ -16,7 +16,16 @@ from ai4sim.verification.fields import Bool, Float, field_sums
 THRESHOLD: Final = "threshold"
 WINDOW: Final = "window"
 
+# Probabilities may miss [0, 1] by this much, the rounding of single precision.
+PROBABILITY_ROUNDING: Final = 1e-6
+
 _TABLE: Final = ("hits", "misses", "false_alarms", "correct_negatives")
+# extra dimensions of the sums of fractions
+_FRACTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "n": [WINDOW],
+    "fractions_error": [THRESHOLD, WINDOW],
+    "fractions_reference": [THRESHOLD, WINDOW],
+}
 
 Border = Literal["zero", "partial", "inside"]
 
@@ -158,53 +167,17 @@ def fss_statistics(
             or with ``inside`` larger than the domain.
     """
     levels = _thresholds(thresholds)
-    missing = [dim for dim in dims if dim not in target.sizes]
-    if missing:
-        raise ValueError(f"dims={dims}: the target has the dimensions {target.dims}")
-    if border not in get_args(Border):
-        raise ValueError(f"border={border!r}: it is one of {', '.join(get_args(Border))}")
-    shape = target.sizes[dims[0]], target.sizes[dims[1]]
-    wrong = [window for window in windows if window < 1 or window % 2 == 0]
-    if wrong or not len(windows):
-        raise ValueError(
-            f"windows={list(windows)}: a window is around a point and has an odd number of points per side"
-        )
-    reach = max(windows) // 2
-    if border == "inside" and max(windows) > min(shape):
-        raise ValueError(f"a window of {max(windows)} points does not fit into {shape[0]} x {shape[1]} points")
+    _check_windows(target, dims, windows, border)
 
     def score(p: Float, t: Float, valid: Bool) -> Mapping[str, Float]:
-        lead = p.shape[:-2]
-        result = {
-            "n": np.zeros((*lead, len(windows))),
-            "fractions_error": np.zeros((*lead, len(levels), len(windows))),
-            "fractions_reference": np.zeros((*lead, len(levels), len(windows))),
-        }
-        # without gaps all fields have the same number of points in a window
-        gaps = valid if not valid.all() else valid[(slice(0, 1),) * len(lead)]
-        available, whole = _summed_area(gaps, reach), _summed_area(np.ones(shape, dtype=np.bool_), reach)
-        scales = []
-        for index, window in enumerate(windows):
-            size, inside = (_window_sums(table, window, reach) for table in (available, whole))
-            # outside is valid, and without events
-            size = size + (window**2 - inside) if border == "zero" else size
-            centres = gaps & (inside == window**2) if border == "inside" else gaps
-            scales.append(np.where(centres, 1.0 / np.maximum(size, 1.0), 0.0))
-            result["n"][..., index] = centres.sum(axis=(-2, -1))
-        for row, level in enumerate(levels):
-            forecast, observed = (_summed_area((values >= level) & valid, reach) for values in (p, t))
-            for index, window in enumerate(windows):
-                own, other = (_window_sums(table, window, reach) * scales[index] for table in (forecast, observed))
-                result["fractions_reference"][..., row, index] = _sum_of_squares(own) + _sum_of_squares(other)
-                result["fractions_error"][..., row, index] = _sum_of_squares(own - other)
-        return result
+        pairs = [((p >= level) & valid, (t >= level) & valid) for level in levels]
+        return _fraction_sums(pairs, valid, windows, border)
 
-    extra = [THRESHOLD, WINDOW]
     sums = field_sums(
         prediction,
         target,
         score,
-        extra={"n": [WINDOW], "fractions_error": extra, "fractions_reference": extra},
+        extra=_FRACTIONS,
         within=dims,
         reduce=reduce,
         block=block,
@@ -214,6 +187,99 @@ def fss_statistics(
     return sums.assign_coords({THRESHOLD: (THRESHOLD, levels, sums.attrs), WINDOW: list(windows)})
 
 
+def probability_fss_statistics(
+    probability: xr.DataArray,
+    observed: xr.DataArray,
+    *,
+    windows: Sequence[int],
+    dims: tuple[Hashable, Hashable] = ("y", "x"),
+    border: Border = "zero",
+    reduce: Hashable | Sequence[Hashable],
+    block: Hashable | xr.DataArray | None = None,
+    mask: xr.DataArray | None = None,
+    skipna: bool = False,
+    guard: float = 1e-4,
+) -> xr.Dataset:
+    """Sums of which the fractions skill score of probabilities is a function.
+
+    As `fss_statistics`, but the fraction of the forecast is the mean probability in the window, the fraction that is to
+    be expected there (Schwartz et al. 2010, WAF 25, 263-280). For probabilities that are 0 or 1, both are the same.
+
+    Args:
+        probability: of an amount at or above each `threshold`, a dimension with a coordinate; beside it, the dimensions
+            of `observed`, in any order.
+        observed: amounts, with the two dimensions `dims`.
+        windows: lengths of the window's side in points, odd.
+        dims: rows and columns.
+        border: see `fss_statistics`.
+        reduce: dimensions to sum over.
+        block: label of the independent block of each sample, see `error_statistics`.
+        mask: True where points count, over any of the dimensions of `observed`; None for everywhere.
+        skipna: leave points out at which the amount or all its probabilities are NaN, instead of raising.
+        guard: an event is an amount of at least the threshold less this, in the unit of `observed`.
+
+    Returns:
+        See `fss_statistics`; `fss` takes them.
+
+    Raises:
+        ValueError: no thresholds; dimensions, coordinates or units do not agree; a value is not finite, or missing at
+            some thresholds only; a probability is outside of [0, 1]; a window does not fit.
+    """
+    levels = probability_levels(probability, observed)
+    _check_windows(observed, dims, windows, border)
+    # its own units would have to be those of the amounts
+    plain = probability.drop_vars(THRESHOLD).drop_attrs()
+    parts: list[xr.Dataset] = []
+    # threshold by threshold, so that neither is read whole
+    for place, level in enumerate(levels):
+
+        def score(p: Float, t: Float, valid: Bool, level: float = level) -> Mapping[str, Float]:
+            if p.size and (p.min() < -PROBABILITY_ROUNDING or p.max() > 1.0 + PROBABILITY_ROUNDING):
+                raise ValueError(
+                    f"probability {probability.name!r} goes from {p.min():g} to {p.max():g} at the threshold {level:g}:"
+                    " probabilities are in [0, 1]"
+                )
+            return _fraction_sums([(p, (t >= level - guard) & valid)], valid, windows, border)
+
+        sums = field_sums(
+            plain.isel({THRESHOLD: place}),
+            observed,
+            score,
+            extra=_FRACTIONS,
+            within=dims,
+            reduce=reduce,
+            block=block,
+            mask=mask,
+            skipna=skipna,
+        )
+        if parts and not sums["n"].equals(parts[0]["n"]):
+            raise ValueError(f"probability {probability.name!r} is missing at some of the thresholds {levels} only")
+        parts.append(sums)
+    whole = xr.concat(parts, THRESHOLD, data_vars="minimal", coords="minimal", compat="override", join="override")
+    return whole.assign_coords({THRESHOLD: (THRESHOLD, levels, whole.attrs), WINDOW: list(windows)})
+
+
+def probability_levels(probability: xr.DataArray, observed: xr.DataArray) -> list[float]:
+    """Thresholds of probabilities; refuses those without any, and those that are not of the observed amounts."""
+    if THRESHOLD not in probability.dims or THRESHOLD not in probability.coords:
+        raise ValueError(
+            f"probability has the dimensions {probability.dims} and coordinates {list(probability.coords)}: it needs a"
+            f" dimension {THRESHOLD!r} with a coordinate, the amount that is exceeded"
+        )
+    if THRESHOLD in observed.dims:
+        raise ValueError(f"observed has the dimension {THRESHOLD!r}: give amounts, not events")
+    if set(probability.dims) != {THRESHOLD, *observed.dims}:
+        raise ValueError(
+            f"probability has the dimensions {probability.dims} and observed {observed.dims}: they must agree but for"
+            f" {THRESHOLD!r}"
+        )
+    levels = _thresholds(probability[THRESHOLD].values.tolist())
+    units = probability[THRESHOLD].attrs.get("units"), observed.attrs.get("units")
+    if None not in units and units[0] != units[1]:
+        raise ValueError(f"thresholds are in {units[0]!r} and observed amounts in {units[1]!r}: convert one of them")
+    return [float(level) for level in levels]
+
+
 def fss(statistics: xr.Dataset) -> xr.DataArray:
     """Fractions skill score, 1 - sum (P - T)^2 / sum (P^2 + T^2) (Roberts and Lean 2008, MWR 136, 78-97, eq. 6).
 
@@ -221,13 +287,66 @@ def fss(statistics: xr.Dataset) -> xr.DataArray:
     without events do no harm.
 
     Args:
-        statistics: what `fss_statistics` gave.
+        statistics: what `fss_statistics` or `probability_fss_statistics` gave.
 
     Returns:
         The score in [0, 1] over the dimensions of the statistics; NaN where there is no event in either.
     """
     error, reference = statistics["fractions_error"], statistics["fractions_reference"]
     return _ratio(reference - error, reference, "fss")
+
+
+def _check_windows(target: xr.DataArray, dims: Sequence[Hashable], windows: Sequence[int], border: str) -> None:
+    missing = [dim for dim in dims if dim not in target.sizes]
+    if missing:
+        raise ValueError(f"dims={dims}: the target has the dimensions {target.dims}")
+    if border not in get_args(Border):
+        raise ValueError(f"border={border!r}: it is one of {', '.join(get_args(Border))}")
+    wrong = [window for window in windows if window < 1 or window % 2 == 0]
+    if wrong or not len(windows):
+        raise ValueError(
+            f"windows={list(windows)}: a window is around a point and has an odd number of points per side"
+        )
+    shape = target.sizes[dims[0]], target.sizes[dims[1]]
+    if border == "inside" and max(windows) > min(shape):
+        raise ValueError(f"a window of {max(windows)} points does not fit into {shape[0]} x {shape[1]} points")
+
+
+def _fraction_sums(
+    pairs: Sequence[tuple[Bool | Float, Bool | Float]], valid: Bool, windows: Sequence[int], border: str
+) -> dict[str, Float]:
+    """Number of windows (..., window) and sums of the fractions of each pair of fields (..., pair, window).
+
+    Args:
+        pairs: forecast and target, (..., H, W): events or probabilities, 0 where not valid.
+        valid: (..., H, W).
+        windows: lengths of the window's side.
+        border: see `fss_statistics`.
+    """
+    lead, reach = valid.shape[:-2], max(windows) // 2
+    result = {
+        "n": np.zeros((*lead, len(windows))),
+        "fractions_error": np.zeros((*lead, len(pairs), len(windows))),
+        "fractions_reference": np.zeros((*lead, len(pairs), len(windows))),
+    }
+    # without gaps all fields have the same number of points in a window
+    gaps = valid if not valid.all() else valid[(slice(0, 1),) * len(lead)]
+    available, whole = _summed_area(gaps, reach), _summed_area(np.ones(valid.shape[-2:], dtype=np.bool_), reach)
+    scales = []
+    for index, window in enumerate(windows):
+        size, inside = (_window_sums(table, window, reach) for table in (available, whole))
+        # outside is valid, and without events
+        size = size + (window**2 - inside) if border == "zero" else size
+        centres = gaps & (inside == window**2) if border == "inside" else gaps
+        scales.append(np.where(centres, 1.0 / np.maximum(size, 1.0), 0.0))
+        result["n"][..., index] = centres.sum(axis=(-2, -1))
+    for row, pair in enumerate(pairs):
+        forecast, observed = (_summed_area(fields, reach) for fields in pair)
+        for index, window in enumerate(windows):
+            own, other = (_window_sums(table, window, reach) * scales[index] for table in (forecast, observed))
+            result["fractions_reference"][..., row, index] = _sum_of_squares(own) + _sum_of_squares(other)
+            result["fractions_error"][..., row, index] = _sum_of_squares(own - other)
+    return result
 
 
 def _thresholds(thresholds: Sequence[float]) -> Float:
@@ -256,11 +375,11 @@ def _sum_of_squares(fields: Float) -> Float:
     return np.asarray(np.einsum("...ij,...ij->...", fields, fields))
 
 
-def _summed_area(events: Bool, reach: int) -> Float:
+def _summed_area(events: Bool | Float, reach: int) -> Float:
     """Number of events above and to the left of each corner, exact in float64.
 
     Args:
-        events: (..., H, W).
+        events: (..., H, W), or their probabilities, of which it is the expected number.
         reach: how far windows may go beyond the domain.
 
     Returns:

@@ -1,0 +1,86 @@
+"""One cycle of a forecast, straight from its raw files, for a product of probabilities."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ai4sim.errors import InputError
+from ai4sim.loading import Batch
+from precip_postproc.resunet_qpf.conditions import lead_conditions
+from precip_postproc.resunet_qpf.predictors import CoarseToFine, Neighbourhoods, terrain_fields
+from precip_postproc.resunet_qpf.prepare import pack, read_forecast, unpack
+from precip_postproc.resunet_qpf.readers import CoarsePredictors, Grid, read_terrain
+from precip_postproc.resunet_qpf.readers.files import HOUR
+from precip_postproc.resunet_qpf.sources import ForecastSource, GfsSource
+
+
+class CycleDataset(Dataset[Batch]):
+    """Whole fields of one initial time, a lead time each; as batches of the processed store, but without analyses.
+
+    Args:
+        forecasts: of the model.
+        terrain: file.
+        coarse: predictors of a global model, if the network needs them.
+        neighbourhoods: as in training.
+        init: initial time.
+        leads: h.
+
+    Raises:
+        InputError: a file is missing or holds what it should not.
+    """
+
+    def __init__(
+        self,
+        forecasts: ForecastSource,
+        terrain: Path,
+        coarse: GfsSource | None,
+        neighbourhoods: Neighbourhoods,
+        init: np.datetime64,
+        leads: list[int],
+    ) -> None:
+        self.forecasts, self.terrain, self.coarse = forecasts, terrain, coarse
+        self.neighbourhoods, self.init, self.leads = neighbourhoods, init, leads
+        absent = [text for lead in leads if (text := forecasts.missing(init, lead))]
+        if absent:
+            raise InputError(
+                f"{len(absent)} of {len(leads)} fields of the forecast are not there, the first {absent[0]}"
+            )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Of the forecast."""
+        return self.forecasts.read(self.init, self.leads[0]).grid
+
+    @cached_property
+    def _static(self) -> NDArray[np.float32]:
+        return np.stack(list(terrain_fields(read_terrain(self.terrain, self.grid)).values()))
+
+    @cached_property
+    def _cycle(self) -> CoarsePredictors:
+        assert self.coarse is not None
+        return self.coarse.read(self.init)
+
+    def __len__(self) -> int:
+        return len(self.leads)
+
+    def __getitem__(self, index: int) -> Batch:
+        lead = self.leads[index]
+        packed = pack(read_forecast(self.forecasts, self.init, lead, self.grid))
+        forecast = unpack(packed)
+        smoothed, fractions = self.neighbourhoods.look_around(forecast)
+        parts = [forecast[None], smoothed, fractions, self._static]
+        if self.coarse is not None:
+            fields = np.stack([self._cycle.at(name, lead) for name in self.coarse.names])
+            parts.append(CoarseToFine(self._cycle.grid, self.grid, self.coarse.names)(fields))
+        conditions = lead_conditions(np.array([lead]), np.array([self.init + lead * HOUR]))
+        return {
+            "fields": torch.from_numpy(np.concatenate(parts))[None],
+            "forecast": torch.from_numpy(packed)[None],
+            "conditions": torch.as_tensor(conditions),
+            "lead": torch.tensor([lead]),
+            "index": torch.tensor([index]),
+        }

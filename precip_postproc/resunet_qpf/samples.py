@@ -1,0 +1,219 @@
+"""The test days of a run: what was forecast by the model and by every baseline, and what was observed; by day."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ai4sim.atomic import atomic_path
+from ai4sim.patches import PatchReader
+from ai4sim.store import open_store, read_manifest
+from precip_postproc.resunet_qpf import config
+from precip_postproc.resunet_qpf.baselines import Baselines, Case, fit_baselines
+from precip_postproc.resunet_qpf.calibration import Calibration
+from precip_postproc.resunet_qpf.demo_files import ideal_path
+from precip_postproc.resunet_qpf.prepare import SPLITS, unpack, unpack_observed
+from precip_postproc.resunet_qpf.readers.files import HOUR
+
+Float = NDArray[np.float32]
+CALIBRATED = "_calibrated"
+IDEAL = "ideal"
+FINGERPRINT = "store_fingerprint"
+
+
+@dataclass(frozen=True, eq=False)
+class Day:
+    """All forecasts that began on a day.
+
+    Args:
+        label: number of the day since 1970, the block of the bootstrap.
+        observed: (sample, lead_time, y, x) mm, NaN where it must not be used; a sample is an initial time.
+        probabilities: (sample, lead_time, threshold, y, x) by product, in the order of the scorecard.
+        forecast: (sample, lead_time, y, x) raw forecast, mm.
+        exceedance: (sample, lead_time, edge, y, x) of the model at all its edges.
+    """
+
+    label: int
+    observed: xr.DataArray
+    probabilities: dict[str, xr.DataArray]
+    forecast: xr.DataArray
+    exceedance: xr.DataArray
+
+    def split(self) -> Iterator["Day"]:
+        """The same by initial time."""
+        for place in range(self.observed.sizes["sample"]):
+            part = slice(place, place + 1)
+            probabilities = {name: values.isel(sample=part) for name, values in self.probabilities.items()}
+            rest = (values.isel(sample=part) for values in (self.observed, self.forecast, self.exceedance))
+            observed, forecast, exceedance = rest
+            yield Day(self.label, observed, probabilities, forecast, exceedance)
+
+
+class StoredCases:
+    """Cases of the processed store, one after the other; can be gone through again and again.
+
+    Args:
+        store: the processed store.
+        rows: of the store.
+    """
+
+    def __init__(self, store: str, rows: NDArray[np.int64]) -> None:
+        self._readers = {name: PatchReader(store, name) for name in ("forecast", "observation", "quality")}
+        self._rows = rows
+        with open_store(store) as opened:
+            self._lead = opened["lead"].values.astype(int)
+            self._valid = opened["init"].values.astype("datetime64[s]") + self._lead * HOUR
+
+    def __call__(self) -> Iterator[Case]:
+        """One after the other."""
+        for row in self._rows.tolist():
+            yield self.case(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def case(self, row: int) -> Case:
+        """One row of the store. Where the forecast is unknown it is 0, and nothing is observed."""
+        raw = {}
+        for name, reader in self._readers.items():
+            out = np.empty((1, *reader.shape[1:]), reader.dtype)
+            reader.read(np.array([row]), np.zeros((1, 2), np.int64), out)
+            raw[name] = out[0]
+        forecast = unpack(raw["forecast"])
+        observed = unpack_observed(raw["observation"], raw["quality"], config.VERIFICATION_QUALITY)
+        unknown = np.isnan(forecast)
+        forecast[unknown], observed[unknown] = 0, np.nan
+        return Case(int(self._lead[row]), self._valid[row], forecast, observed)
+
+
+class TestSamples:
+    """The test rows of a run.
+
+    Args:
+        predictions: the run's predictions, opened lazily.
+        thresholds: mm, among the edges.
+    """
+
+    __test__ = False  # pytest: no test class
+
+    def __init__(self, predictions: xr.Dataset, thresholds: Sequence[float] = config.THRESHOLDS) -> None:
+        self.predictions, self.thresholds = predictions, tuple(thresholds)
+        self.model = str(predictions.attrs["model"])
+        self.store = str(predictions.attrs["store"])
+        self.grid: dict[str, Any] = json.loads(predictions.attrs["grid"])
+        self.edges = predictions["edge"].values
+        self._places = [int(np.abs(self.edges - threshold).argmin()) for threshold in thresholds]
+        self.leads: list[int] = sorted(set(predictions["lead_time"].values.astype(int).tolist()))
+        ideal = predictions.attrs.get("ideal")
+        # predictions may have been moved to where the demo's files are not
+        self._ideal = Path(ideal) if ideal and Path(ideal).is_dir() else None
+        self.calibration: Calibration | None = None
+        if "calibration_lead" in predictions.coords:
+            self.calibration = Calibration(
+                predictions["calibration_lead"].values.astype(int).tolist(),
+                predictions["calibration_forecast"].values,
+                predictions["calibration_observed"].values,
+            )
+
+    @property
+    def has_ideal(self) -> bool:
+        """Whether the ideal probability is known."""
+        return self._ideal is not None
+
+    @cached_property
+    def _cases(self) -> StoredCases:
+        return StoredCases(self.store, self.predictions["row"].values.astype(np.int64))
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """All baselines, fitted on the training rows; kept beside the store."""
+        manifest = read_manifest(self.store)
+        kept = Path(self.store).with_suffix(".baselines.nc")
+        if kept.is_file():
+            with xr.open_dataset(kept, engine="h5netcdf") as stored:
+                known = stored.load()
+            if known.attrs.get(FINGERPRINT) == manifest.fingerprint:
+                return Baselines.from_dataset(known)
+        with open_store(self.store) as store:
+            rows = np.flatnonzero((store["split"].values == SPLITS.index("train")) & (store["usable"].values > 0))
+            leads = sorted(set(store["lead"].values[rows].tolist()))
+        fitted = fit_baselines(
+            StoredCases(self.store, rows), self.thresholds, leads, spacing=self.grid["spacing_km"], progress=True
+        )
+        with atomic_path(kept) as partial:
+            fitted.to_dataset().assign_attrs({FINGERPRINT: manifest.fingerprint}).to_netcdf(partial, engine="h5netcdf")
+        return fitted
+
+    def days(self) -> Iterator[Day]:
+        """Day after day."""
+        init = self.predictions["forecast_reference_time"].values
+        dates = init.astype("datetime64[D]").astype(int)
+        for date in np.unique(dates):
+            yield self._day(int(date), np.flatnonzero(dates == date))
+
+    @property
+    def n_days(self) -> int:
+        """Number of days."""
+        return len(np.unique(self.predictions["forecast_reference_time"].values.astype("datetime64[D]")))
+
+    def _day(self, label: int, samples: NDArray[np.int64]) -> Day:
+        part = self.predictions.isel(sample=slice(int(samples[0]), int(samples[-1]) + 1)).load()
+        starts = part["forecast_reference_time"].values
+        inits = np.unique(starts)
+        shape = (len(inits), len(self.leads))
+        size = (part.sizes["y"], part.sizes["x"])
+        observed = np.full((*shape, *size), np.nan, np.float32)
+        forecast = np.zeros_like(observed)
+        exceedance = np.zeros((*shape, len(self.edges), *size), np.float32)
+        products: dict[str, Float] = {}
+        for number in range(part.sizes["sample"]):
+            one = part.isel(sample=number)
+            case = self._cases.case(int(one["row"]))
+            place = int(np.searchsorted(inits, starts[number])), self.leads.index(case.lead)
+            observed[place], forecast[place] = case.observed, case.forecast
+            exceedance[place] = one["exceedance"].values
+            for name, values in self._products(case, exceedance[place], starts[number]).items():
+                if name not in products:
+                    products[name] = np.zeros((*shape, len(self.thresholds), *size), np.float32)
+                products[name][place] = values
+
+        def labelled(values: Float, *extra: str) -> xr.DataArray:
+            array = xr.DataArray(values, dims=("sample", "lead_time", *extra, "y", "x"))
+            array = array.assign_coords(lead_time=("lead_time", self.leads, {"units": "hours"}))
+            if "threshold" in extra:
+                return array.assign_coords(threshold=("threshold", list(self.thresholds)))
+            return array if "edge" in extra else array.assign_attrs(units="mm")
+
+        return Day(
+            label,
+            labelled(observed).assign_coords(init=("sample", inits)),
+            {name: labelled(values, "threshold") for name, values in products.items()},
+            labelled(forecast),
+            labelled(exceedance, "edge").assign_coords(edge=("edge", self.edges)),
+        )
+
+    def _products(self, case: Case, exceedance: Float, init: np.datetime64) -> dict[str, Float]:
+        """Exceedance (threshold, y, x) of every product for a case."""
+        products = {self.model: exceedance[self._places]}
+        if self.calibration is not None:
+            products[self.model + CALIBRATED] = self.calibration.apply(exceedance, case.lead)[self._places]
+        products |= self.baselines.predict(case.forecast, case.lead, case.time)
+        if self._ideal is not None:
+            products[IDEAL] = self._read_ideal(init, case.lead)
+        return products
+
+    def _read_ideal(self, init: np.datetime64, lead: int) -> Float:
+        assert self._ideal is not None
+        if self._known_ideal[0] != init:
+            with xr.open_dataset(ideal_path(self._ideal, init), engine="h5netcdf", decode_timedelta=False) as stored:
+                self._known_ideal = (init, stored["probability"].load())
+        found = self._known_ideal[1].sel(lead=lead, threshold=list(self.thresholds))
+        return found.transpose("threshold", "y", "x").values.astype(np.float32)
+
+    _known_ideal: tuple[np.datetime64, xr.DataArray] = (np.datetime64("NaT"), xr.DataArray(0))
