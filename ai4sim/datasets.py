@@ -19,7 +19,8 @@ _ONLY_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 def open_dataset(path: Path | str, what: str) -> xr.Dataset:
     """Open a NetCDF file, or a Zarr store (a folder, or a URL that ends in .zarr).
 
-    Fields are read when they are used, except those of small NetCDF-4 files. Differences of time, such as lead times, stay numbers with their units.
+    Fields are read when they are used, except those of small NetCDF-4 files. Differences of time, such as lead times,
+    stay numbers with their units.
 
     Args:
         path: the file or store.

@@ -52,7 +52,8 @@ class PatchReader:
         expected = (len(rows), *self.shape[1:-2], height, width)
         if out.shape != expected or out.dtype != self.dtype:
             raise ValueError(
-                f"{self.variable!r}: out has shape {out.shape} and type {out.dtype}; expected {expected} and {self.dtype}"
+                f"{self.variable!r}: out has shape {out.shape} and type {out.dtype}; expected {expected} and"
+                f" {self.dtype}"
             )
         if not len(rows):
             return

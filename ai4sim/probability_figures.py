@@ -323,12 +323,18 @@ def _panels(models: Mapping[str, xr.Dataset], title: str | None) -> tuple[Figure
 
 def _layout(panels: int) -> tuple[int, int, float]:
     """Columns, rows, and the size of a panel: a single one must leave room for the legend below it."""
-    return min(panels, _COLUMNS), math.ceil(panels / _COLUMNS), _SINGLE_PANEL if panels == 1 else _PANEL
+    columns = _columns(panels)
+    return columns, math.ceil(panels / columns), _SINGLE_PANEL if panels == 1 else _PANEL
+
+
+def _columns(panels: int) -> int:
+    """Four panels make a square."""
+    return 2 if panels == 4 else min(panels, _COLUMNS)
 
 
 def _outer_labels(axes: Sequence[Axes], x: str, y: str) -> None:
     """Labels at the lowest panel of each column and the first of each row."""
-    columns = min(len(axes), _COLUMNS)
+    columns = _columns(len(axes))
     for place, ax in enumerate(axes):
         if place + columns >= len(axes):
             ax.set_xlabel(x)

@@ -26,9 +26,11 @@ from ai4sim.atomic import atomic_path
 from ai4sim.networks import HalfUNet
 from ai4sim.tiling import Tiling, one_pass_inference, tiled_inference, window_weights
 from benchmarks.common import digits, machine, print_records, rates_in_turns
+from precip_postproc.resunet_qpf import config
+from precip_postproc.resunet_qpf.networks import ConditionedResUNet
 
 SHAPE = 1308, 1524
-CHANNELS, CLASSES = 5, 19
+CHANNELS, CLASSES = 11, 19
 TILE = 96
 FILTERS, DEPTH = 8, 2  # the domain is a multiple of 2**2, so that both lay out the same tiles
 OUR_NAME, PEER_NAME, WHOLE_NAME = "ai4sim", "monai", "one_pass"
@@ -38,6 +40,13 @@ def make_network() -> Callable[[Tensor], Tensor]:
     """A small network that gives probabilities of classes."""
     network = HalfUNet(CHANNELS, CLASSES, num_filters=FILTERS, depth=DEPTH).eval()
     return lambda tiles: network(tiles).softmax(1)
+
+
+def make_small_preset() -> Callable[[Tensor], Tensor]:
+    """The network of the use case's demo."""
+    network = ConditionedResUNet(CHANNELS, CLASSES).eval()
+    conditions = torch.zeros(1, config.N_CONDITIONS)
+    return lambda tiles: network(tiles, conditions.expand(len(tiles), -1)).softmax(1)
 
 
 def no_network(tiles: Tensor) -> Tensor:
@@ -66,7 +75,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     weights = window_weights("gaussian", TILE).float()
     batch_size = options.batch_size
     records = []
-    for name, call in ((f"HalfUNet {FILTERS}", make_network()), ("none", no_network)):
+    calls_by_name = {
+        f"HalfUNet {FILTERS}": make_network(),
+        "ConditionedResUNet": make_small_preset(),
+        "none": no_network,
+    }
+    for name, call in calls_by_name.items():
         ours = tiled_inference(call, fields, tiling, batch_size=batch_size)
         same = largest_difference(ours, peer(call, fields, batch_size, roi_weight_map=torch.outer(weights, weights)))
         if not same < 1e-4:
@@ -75,7 +89,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         calls = {
             OUR_NAME: partial(tiled_inference, call, fields, tiling, batch_size=batch_size),
             PEER_NAME: partial(peer, call, fields, batch_size),
-            WHOLE_NAME: partial(one_pass_inference, call, fields, multiple=2**DEPTH),
+            WHOLE_NAME: partial(one_pass_inference, call, fields, multiple=16),
         }
         rates = rates_in_turns(calls, 1, seconds=options.seconds, repeats=options.repeats)
         records.append(summarise(rates, name) | {"difference": digits(same), "difference_default": digits(default)})

@@ -87,7 +87,7 @@ def test_layouts_left_to_zarr_give_the_same(store, monkeypatch):
 @pytest.mark.parametrize("place", [(N, 0, 0), (0, HEIGHT - 9, 0), (0, 0, -1)])
 def test_patches_outside_are_refused(store, place):
     row, top, left = place
-    with pytest.raises(IndexError, match="'amount' of shape .* a patch 10 x 10 lies outside"):
+    with pytest.raises(IndexError, match=r"'amount' of shape .* a patch 10 x 10 lies outside"):
         PatchReader(store, "amount").read(np.array([row]), np.array([[top, left]]), np.empty((1, 10, 10), np.int16))
 
 

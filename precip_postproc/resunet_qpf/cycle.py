@@ -1,5 +1,6 @@
 """One cycle of a forecast, straight from its raw files, for a product of probabilities."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from precip_postproc.resunet_qpf.prepare import pack, read_forecast, unpack
 from precip_postproc.resunet_qpf.readers import CoarsePredictors, Grid, read_terrain
 from precip_postproc.resunet_qpf.readers.files import HOUR
 from precip_postproc.resunet_qpf.sources import ForecastSource, GfsSource
+
+logger = logging.getLogger(__name__)
 
 
 class CycleDataset(Dataset[Batch]):
@@ -64,6 +67,15 @@ class CycleDataset(Dataset[Batch]):
         assert self.coarse is not None
         return self.coarse.read(self.init)
 
+    def _coarse_fields(self, source: GfsSource, lead: int) -> NDArray[np.float32]:
+        """Predictors (name, y, x); NaN where the file is missing and may be."""
+        if source.on_missing == "climatology" and not source.path(self.init).exists():
+            logger.warning("%s is not there: its fields are the means of the training", source.path(self.init))
+            return np.full((len(source.names), *self.grid.shape), np.nan, np.float32)
+        cycle = self._cycle
+        fields = np.stack([cycle.at(name, lead) for name in source.names])
+        return CoarseToFine(cycle.grid, self.grid, source.names)(fields)
+
     def __len__(self) -> int:
         return len(self.leads)
 
@@ -74,8 +86,7 @@ class CycleDataset(Dataset[Batch]):
         smoothed, fractions = self.neighbourhoods.look_around(forecast)
         parts = [forecast[None], smoothed, fractions, self._static]
         if self.coarse is not None:
-            fields = np.stack([self._cycle.at(name, lead) for name in self.coarse.names])
-            parts.append(CoarseToFine(self._cycle.grid, self.grid, self.coarse.names)(fields))
+            parts.append(self._coarse_fields(self.coarse, lead))
         conditions = lead_conditions(np.array([lead]), np.array([self.init + lead * HOUR]))
         return {
             "fields": torch.from_numpy(np.concatenate(parts))[None],

@@ -215,6 +215,11 @@ class QpfData(ExperimentData):
         counts[places] = numbers
         return Climate(counts)
 
+    def coarse_means(self) -> dict[str, float]:
+        """Means of the coarse predictors over the training cases, by name."""
+        means = self._known.statistics.get("coarse")
+        return {} if self.coarse is None or means is None else dict(zip(self.coarse.names, means, strict=True))
+
     @property
     def grid(self) -> dict[str, Any]:
         """What identifies the grid, see :func:`~precip_postproc.resunet_qpf.prepare.describe_grid`."""

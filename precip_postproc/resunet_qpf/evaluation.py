@@ -1,6 +1,6 @@
 """From a run's predictions to its scorecard, curves and figures; knows nothing of torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,12 @@ class Sums:
         self._maps: dict[str, NDArray[np.float64]] = {}
         self._rng = np.random.default_rng(0)
         self.names: list[str] = []
+        self.rain: dict[int, float] = {}
 
     def add(self, day: Day) -> None:
         """Add a day."""
         self.names = list(day.probabilities)
+        self.rain[day.label] = float(np.nansum(day.observed.values))
         dry = self._dry(day)
         block = xr.DataArray(np.full(day.observed.sizes["sample"], day.label), dims="sample")
         for part in day.split():
@@ -191,6 +193,14 @@ class Sums:
         sums = merge_sums(*self._pit).sum("lead_time")
         return {self._samples.model: block_bootstrap(sums, pit_density, seed=0)}
 
+    def wettest(self, number: int = 2, apart: int = 5) -> list[int]:
+        """Labels of the days with the largest analysed amounts, that many days apart from each other."""
+        chosen: list[int] = []
+        for label in sorted(self.rain, key=lambda label: -self.rain[label]):
+            if len(chosen) < number and all(abs(label - other) > apart for other in chosen):
+                chosen.append(label)
+        return chosen
+
     def skill_map(self) -> xr.DataArray:
         """Brier skill (y, x) of the model at the first threshold against the smoothed forecast, over all lead times."""
         own, rival = self._maps[self._samples.model], self._maps["smoothed"]
@@ -215,7 +225,7 @@ def evaluate(folder: Path) -> Scorecard:
     with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
         samples = TestSamples(predictions)
         sums = Sums(samples)
-        for day in track(samples.days(), "scoring", total=samples.n_days, transient=True):
+        for day in track(samples.days(), "scoring", total=len(samples.labels), transient=True):
             sums.add(day)
         roles: dict[str, Role] = {samples.model: "model"}
         if samples.calibration is not None:
@@ -228,7 +238,7 @@ def evaluate(folder: Path) -> Scorecard:
         for split, statistics in by_split.items():
             add_scores(scorecard, statistics, split)
         for split, statistics in sums.by_hour().items():
-            add_pooled(scorecard, statistics, split)
+            add_pooled(scorecard, statistics, split, rivals=("smoothed",))
         add_crps(scorecard, sums.crps())
         curves = {name: reliability_curve(pooled(statistics), seed=0) for name, statistics in by_split["test"].items()}
         save_curves(folder, curves)
@@ -243,6 +253,7 @@ def evaluate(folder: Path) -> Scorecard:
                 {name: pooled(statistics) for name, statistics in sums.fss().items()},
                 sums.pit(),
                 sums.skill_map(),
+                sums.wettest(),
                 samples,
             ),
         )
@@ -267,14 +278,22 @@ def _with_events(statistics: xr.Dataset) -> list[float]:
     return kept
 
 
-def add_pooled(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split: str) -> None:
+def add_pooled(
+    scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split: str, *, rivals: Sequence[str] = RIVALS
+) -> None:
     """Add scores by threshold, all lead times together, and skill where there are events enough."""
     plain = {name: _without_bins(pooled(part)) for name, part in statistics.items()}
     scorecard.add_scores(plain, metrics=FRACTIONS, seed=0, along="threshold", split=split)
-    _add_skill(scorecard, plain, split)
+    _add_skill(scorecard, plain, split, rivals=rivals)
 
 
-def _add_skill(scorecard: Scorecard, plain: Mapping[str, xr.Dataset], split: str, lead: float | None = None) -> None:
+def _add_skill(
+    scorecard: Scorecard,
+    plain: Mapping[str, xr.Dataset],
+    split: str,
+    lead: float | None = None,
+    rivals: Sequence[str] = RIVALS,
+) -> None:
     thresholds = _with_events(next(iter(plain.values())))
     if not thresholds:
         return
@@ -285,7 +304,7 @@ def _add_skill(scorecard: Scorecard, plain: Mapping[str, xr.Dataset], split: str
         metrics={"brier": brier},
         seed=0,
         along="threshold",
-        skill_against=RIVALS,
+        skill_against=rivals,
         skill_metrics=("brier",),
         split=split,
         lead_time=lead,
@@ -304,7 +323,7 @@ def add_scores(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split
         statistics: of every product, (block, lead_time, threshold, bin).
         split: name of the test set.
     """
-    add_pooled(scorecard, statistics, split)
+    add_pooled(scorecard, statistics, split, rivals=RIVALS if split == "test" else ("smoothed",))
     whole = {name: pooled(part) for name, part in statistics.items()}
     scorecard.add_scores(whole, metrics={"probability_bias": probability_bias}, seed=0, along="threshold", split=split)
     if split != "test":
@@ -350,31 +369,42 @@ def save_curves(folder: Path, curves: Mapping[str, xr.Dataset]) -> None:
         together.to_netcdf(partial, engine="h5netcdf")
 
 
+SHORT = {"quantile_mapped": "mapped", "climatology": "climate", "smoothed": "smooth"}
+"""Names that fit into the columns of a table."""
+
+
 def skill_table(scorecard: Scorecard) -> Table:
     """Brier scores by threshold, the model's skill against its strongest rivals, and its share of what is possible."""
     card = scorecard
-    (model, *_) = (name for name in card.models if card.role(name) == "model")
-    table = Table(title="Brier score by threshold, all lead times", title_justify="left", caption_justify="left")
-    table.caption = "skill [95 % interval]; share: of the way from the smoothed forecast to the ideal"
-    names = [name for name in (model, *RIVALS, IDEAL) if name in card.models]
-    for heading in ("threshold", "base rate", *names, "skill smoothed", "skill mapped", "share"):
-        table.add_column(heading, justify="right")
-    thresholds = sorted(set(card.frame["threshold"].dropna()))
-    for threshold in thresholds:
+    model = next(name for name in card.models if card.role(name) == "model")
+    table = Table(title=f"Brier score of {model} and others, all lead times", title_justify="left")
+    table.caption = "%: skill [95 % interval] against it; share: of the way from the smoothed forecast to the ideal"
+    table.caption_justify = "left"
+    names = [name for name in (*RIVALS, model, IDEAL) if name in card.models]
+    titles = ["model" if name == model else SHORT.get(name, name) for name in names]
+    for heading in ("mm", "rate", *titles, "% to smooth", "% to mapped", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for threshold in sorted(set(card.frame["threshold"].dropna())):
         scores = {name: card.row(name, "brier", threshold=threshold)["value"] for name in names}
-        cells = [f"{threshold:g} mm", f"{card.row(model, 'base_rate', threshold=threshold)['value']:.4f}"]
         best = min(value for name, value in scores.items() if card.role(name) != "oracle")
-        cells += [f"[bold]{v:.5f}[/]" if v == best and n != IDEAL else f"{v:.5f}" for n, v in scores.items()]
-        for rival in ("smoothed", "quantile_mapped"):
-            row = card.find(model, skill_name("brier", rival), threshold=threshold)
-            cells.append(
-                "too few" if row is None else f"{row['value']:+.1%} [{row['lower']:+.1%}, {row['upper']:+.1%}]"
-            )
+        cells = [f"{threshold:g}", _short(card.row(model, "base_rate", threshold=threshold)["value"], 4)]
+        cells += [f"[bold]{_short(v)}[/]" if v == best and n != IDEAL else _short(v) for n, v in scores.items()]
+        rows = [card.find(model, skill_name("brier", rival), threshold=threshold) for rival in RIVALS[2:]]
+        cells += ["too few" if row is None else _percent(row) for row in rows]
         share = "–"
-        if IDEAL in scores and cells[-1] != "too few" and scores["smoothed"] > scores[IDEAL]:
+        if IDEAL in scores and rows[0] is not None and scores["smoothed"] > scores[IDEAL]:
             share = f"{(scores['smoothed'] - scores[model]) / (scores['smoothed'] - scores[IDEAL]):.0%}"
         table.add_row(*(Text.from_markup(cell) if "[bold]" in cell else Text(cell) for cell in (*cells, share)))
     return table
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['value']:.1f} [{100 * row['lower']:.1f}, {100 * row['upper']:.1f}]"
+
+
+def _short(value: float, digits: int = 5) -> str:
+    """A number below 1 without its leading zero: columns are narrow."""
+    return f"{value:.{digits}f}".lstrip("0")
 
 
 def dry_table(scorecard: Scorecard) -> Table:

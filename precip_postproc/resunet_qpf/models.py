@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import dask.array
@@ -11,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from ai4sim.errors import InputError
+from ai4sim.experiment import read_checkpoint
 from ai4sim.modules import ExperimentModule, OptimizerFactory, default_optimizer
 from ai4sim.schedules import CosineSchedule
 from precip_postproc.resunet_qpf import config
@@ -58,6 +60,7 @@ class QpfModule(ExperimentModule):
         flips: mirror training patches at random; slopes and winds turn with them. Where the wind is no input, mirrored
             patches have rain on the wrong side of mountains.
         allow_lead_extrapolation: forecast for lead times beyond those of the training.
+        warm_start: checkpoint whose weights a fit begins with, of a training for another lead time or season.
         optimizer: makes the optimiser from the parameters.
         schedule: learning rate over the training.
     """
@@ -73,6 +76,7 @@ class QpfModule(ExperimentModule):
         calibrate: bool = False,
         flips: bool = False,
         allow_lead_extrapolation: bool = False,
+        warm_start: Path | None = None,
         optimizer: OptimizerFactory = default_optimizer,
         schedule: CosineSchedule | None = None,
     ) -> None:
@@ -86,7 +90,7 @@ class QpfModule(ExperimentModule):
         self.network = network(len(self.features.names), self.head.n_outputs)
         self.inference = inference or Inference()
         self.calibrate, self.flips = calibrate, flips
-        self.allow_lead_extrapolation = allow_lead_extrapolation
+        self.allow_lead_extrapolation, self.warm_start = allow_lead_extrapolation, warm_start
         self.channels: list[str] | None = None
         self.trained_on: TrainedOn | None = None
         self.calibration: Calibration | None = None
@@ -127,6 +131,7 @@ class QpfModule(ExperimentModule):
             spacing_km=data.grid["spacing_km"],
             grid=data.grid["fingerprint"],
             version=metadata.version("ai4sim"),
+            coarse=data.coarse_means(),
         )
         if self.trained_on is None:
             self.trained_on = found
@@ -136,9 +141,22 @@ class QpfModule(ExperimentModule):
                 bias = self.network.head.bias
                 assert bias is not None
                 bias.copy_(self.head.initial_bias(climate))
+            if stage == "fit" and self.warm_start is not None:
+                self._start_from(self.warm_start)
         else:
             self.trained_on.require_same(found, same_leads=stage == "fit")
             self._require_leads(data.leads)
+
+    def _start_from(self, path: Path) -> None:
+        """Take the weights of another training, with the same edges and features."""
+        stored = read_checkpoint(path)
+        if TRAINED_ON not in stored:
+            raise InputError(f"model.warm_start {path} is no checkpoint of this use case")
+        TrainedOn.from_dict(stored[TRAINED_ON]).require_model(list(self.edges), self.features.constants())
+        try:
+            self.load_state_dict(stored["state_dict"])
+        except RuntimeError as error:
+            raise InputError(f"model.warm_start {path} is of another network: {error}") from error
 
     def _require_leads(self, leads: list[int]) -> None:
         if self.trained_on is not None and not self.allow_lead_extrapolation:
@@ -294,7 +312,7 @@ class QpfModule(ExperimentModule):
         Raises:
             InputError: a calibration is asked for, and the checkpoint has none.
         """
-        probability = self.exceedance(batch)
+        probability = self.exceedance({**batch, "fields": self._with_means(batch["fields"])})
         if self.calibrate:
             if self.calibration is None:
                 raise InputError("model.calibrate: the checkpoint has no calibration; it is made when a fit validates")
@@ -305,6 +323,16 @@ class QpfModule(ExperimentModule):
             probability = torch.from_numpy(np.stack(calibrated))
         packed = torch.round(probability / PACKED).to(torch.int16)
         return {"index": batch["index"], "exceedance": packed, "forecast": batch["forecast"]}
+
+    def _with_means(self, fields: Tensor) -> Tensor:
+        """Fields (B, C, H, W) with the training's means in place of coarse predictors whose file is missing."""
+        assert self.trained_on is not None
+        assert self.channels is not None
+        filled = fields.clone()
+        for name, mean in self.trained_on.coarse.items():
+            if name in self.channels:
+                filled[:, self.channels.index(name)].nan_to_num_(mean)
+        return filled
 
     def complete_template(self, template: xr.Dataset) -> xr.Dataset:
         """Add the probabilities at every edge to a template, in ``test`` with the calibration, else the forecast."""

@@ -36,7 +36,7 @@ def _colors(colormap: Any, number: int, *, first: str = "white") -> ListedColorm
 
 
 PROBABILITY_COLORS: Final[Colormap] = _colors(cm.cmaps["batlow_r"], len(config.PROBABILITY_LEVELS) - 1)
-AMOUNT_COLORS: Final[Colormap] = ListedColormap(cm.cmaps["oslo_r"](np.linspace(0.12, 0.95, len(AMOUNT_LEVELS))))
+AMOUNT_COLORS: Final[Colormap] = ListedColormap(cm.cmaps["devon_r"](np.linspace(0.15, 1, len(AMOUNT_LEVELS))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,7 @@ class Results:
         fss: sums of the fractions skill score (block, threshold, window).
         pit: density of the probability integral transform, with intervals.
         skill_map: Brier skill (y, x).
+        shown: labels of the days that are shown.
         samples: the test rows.
     """
 
@@ -59,6 +60,7 @@ class Results:
     fss: Mapping[str, xr.Dataset]
     pit: Mapping[str, Interval]
     skill_map: xr.DataArray
+    shown: Sequence[int]
     samples: TestSamples
 
     def products(self, *names: str) -> list[str]:
@@ -85,8 +87,8 @@ def plot_all(folder: Path, results: Results) -> None:
     save(plot_scorecard_bars(card, ["rps", "crps"], title="Scores over all lead times"), folder / "scorecard.png")
     save(plot_skill_map(results.skill_map, results.samples), folder / "skill_map.png")
     save(plot_pit(results.pit, title="Calibration of the whole distribution"), folder / "pit.png")
-    for number, day in enumerate(wettest_days(results.samples)):
-        save(plot_case(day, results.samples), folder / f"case_{number + 1}.png")
+    for number, label in enumerate(results.shown, start=1):
+        save(plot_case(results.samples.day(label), results.samples), folder / f"case_{number}.png")
     if not thresholds:
         return
     save(plot_skill_by_lead(card, thresholds, results.products("quantile_mapped", IDEAL)), folder / "skill_by_lead.png")
@@ -149,29 +151,14 @@ def plot_skill_map(skill: xr.DataArray, samples: TestSamples) -> Figure:
     """
     with style():
         height, width = skill.shape
-        figure = new_figure(5.4, 4.6 * height / width + 0.9, title=f"Brier skill at {samples.thresholds[0]:g} mm")
+        figure = new_figure(6.0, 4.3 * height / width + 1.0, title=f"Brier skill at {samples.thresholds[0]:g} mm")
         ax = figure.subplots()
         norm = BoundaryNorm(SKILL_LEVELS, DIVERGING.N, extend="both")
         image = _map(ax, skill.values, samples.grid, DIVERGING.reversed(), norm)
         bar = figure.colorbar(image, ax=ax, extend="both", label=f"{skill.attrs['long_name']}", aspect=28)
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _axis_labels([ax])
+        bar.set_ticks(list(SKILL_LEVELS), labels=[f"{100 * level:+.0f} %" for level in SKILL_LEVELS])
+        ax.set(xlabel="x [km]", ylabel="y [km]")
     return figure
-
-
-def wettest_days(samples: TestSamples, number: int = 2) -> list[Day]:
-    """The days with the largest analysed amounts, far apart from each other."""
-    wet = sorted(
-        ((float(np.nansum(day.observed.values)), place, day) for place, day in enumerate(samples.days())),
-        key=lambda item: -item[0],
-    )
-    chosen: list[tuple[int, Day]] = []
-    for _, place, day in wet:
-        if all(abs(place - other) > 5 for other, _ in chosen):
-            chosen.append((place, day))
-        if len(chosen) == number:
-            break
-    return [day for _, day in chosen]
 
 
 def plot_case(day: Day, samples: TestSamples, threshold: float = 1.0) -> Figure:
@@ -307,9 +294,3 @@ def _map(ax: Axes, values: Any, grid: Mapping[str, Any], colors: Colormap, norm:
     ax.grid(visible=False)
     ax.spines[["top", "right"]].set_visible(True)
     return image
-
-
-def _axis_labels(axes: Sequence[Axes]) -> None:
-    for ax in axes:
-        ax.set_xlabel("x [km]")
-        ax.set_ylabel("y [km]")

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ai4sim.atomic import atomic_path
+from ai4sim.datasets import open_dataset
 from ai4sim.patches import PatchReader
 from ai4sim.store import open_store, read_manifest
 from precip_postproc.resunet_qpf import config
@@ -150,19 +151,30 @@ class TestSamples:
             fitted.to_dataset().assign_attrs({FINGERPRINT: manifest.fingerprint}).to_netcdf(partial, engine="h5netcdf")
         return fitted
 
-    def days(self) -> Iterator[Day]:
-        """Day after day."""
-        init = self.predictions["forecast_reference_time"].values
-        dates = init.astype("datetime64[D]").astype(int)
-        for date in np.unique(dates):
-            yield self._day(int(date), np.flatnonzero(dates == date))
+    @cached_property
+    def _dates(self) -> NDArray[np.int64]:
+        starts = self.predictions["forecast_reference_time"].values
+        dates: NDArray[np.int64] = starts.astype("datetime64[D]").astype(np.int64)
+        return dates
 
     @property
-    def n_days(self) -> int:
-        """Number of days."""
-        return len(np.unique(self.predictions["forecast_reference_time"].values.astype("datetime64[D]")))
+    def labels(self) -> list[int]:
+        """Of all days, increasing."""
+        labels: list[int] = np.unique(self._dates).tolist()
+        return labels
 
-    def _day(self, label: int, samples: NDArray[np.int64]) -> Day:
+    def days(self) -> Iterator[Day]:
+        """Day after day."""
+        for label in self.labels:
+            yield self.day(label)
+
+    def day(self, label: int) -> Day:
+        """All forecasts that began on a day.
+
+        Args:
+            label: of the day.
+        """
+        samples = np.flatnonzero(self._dates == label)
         part = self.predictions.isel(sample=slice(int(samples[0]), int(samples[-1]) + 1)).load()
         starts = part["forecast_reference_time"].values
         inits = np.unique(starts)
@@ -211,9 +223,9 @@ class TestSamples:
     def _read_ideal(self, init: np.datetime64, lead: int) -> Float:
         assert self._ideal is not None
         if self._known_ideal[0] != init:
-            with xr.open_dataset(ideal_path(self._ideal, init), engine="h5netcdf", decode_timedelta=False) as stored:
-                self._known_ideal = (init, stored["probability"].load())
-        found = self._known_ideal[1].sel(lead=lead, threshold=list(self.thresholds))
+            stored = open_dataset(ideal_path(self._ideal, init), "ideal probabilities")
+            self._known_ideal = (init, stored["probability"].sel(threshold=list(self.thresholds)).load())
+        found = self._known_ideal[1].sel(lead=lead)
         return found.transpose("threshold", "y", "x").values.astype(np.float32)
 
     _known_ideal: tuple[np.datetime64, xr.DataArray] = (np.datetime64("NaT"), xr.DataArray(0))

@@ -1,7 +1,7 @@
 """What a checkpoint remembers of its training: what forecasts from it must have in common with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ai4sim.errors import InputError
@@ -21,6 +21,7 @@ class TrainedOn:
         spacing_km: of the grid.
         grid: fingerprint of the grid.
         version: of the code.
+        coarse: means of the coarse predictors over the training, by name.
     """
 
     edges: list[float]
@@ -29,6 +30,7 @@ class TrainedOn:
     spacing_km: float
     grid: str
     version: str
+    coarse: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
