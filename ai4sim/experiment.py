@@ -44,6 +44,12 @@ def experiments_folder(use_case: str) -> Path:
     return _moved("AI4SIM_EXPERIMENTS", use_case, "experiments")
 
 
+def run_name(folder: Path) -> str:
+    """What a run is called in scorecards and tables: its experiment and version, such as ``demo/version_0``."""
+    whole = folder.resolve()
+    return f"{whole.parent.name}/{whole.name}"
+
+
 def _moved(variable: str, use_case: str, name: str) -> Path:
     base = os.environ.get(variable)
     return Path(base).expanduser().resolve() / use_case if base else ROOT / use_case / name

@@ -67,8 +67,8 @@ class Strata:
 class PatchSampler:
     """Batches of patches, drawn anew each epoch; lead times take turns, so that all have the same number.
 
-    Corners are drawn from a range that is larger than the domain and moved into it, so that its border is in as many
-    patches as its middle.
+    Corners are drawn from a range that is larger than the domain and moved into it: else its outermost points would be
+    in hardly any patch; so those of an edge are in about a quarter as many patches as those in the middle.
 
     Args:
         rows: (case,) rows of the store to draw from.
@@ -164,10 +164,11 @@ class PatchSampler:
 
     def _patch_peaks(self, cases: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.float32]:
         """Largest amounts of all blocks that the patches touch."""
-        first = corners // PEAK
-        n_rows, n_columns = (side // PEAK + 1 for side in self._patch)
-        rows = np.minimum(first[:, :1] + np.arange(n_rows), self._peaks.shape[1] - 1)
-        columns = np.minimum(first[:, 1:] + np.arange(n_columns), self._peaks.shape[2] - 1)
+        first, last = corners // PEAK, (corners + self._patch - 1) // PEAK
+        rows, columns = (
+            np.minimum(first[:, axis, None] + np.arange((side - 2) // PEAK + 2), last[:, axis, None])
+            for axis, side in enumerate(self._patch)
+        )
         highest = np.empty(len(cases), np.float32)
         for start in range(0, len(cases), 4096):
             part = slice(start, start + 4096)

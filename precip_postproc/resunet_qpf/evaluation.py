@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ai4sim.atomic import atomic_path
-from ai4sim.experiment import PREDICTIONS
+from ai4sim.experiment import PREDICTIONS, run_name
 from ai4sim.verification import Interval, Scorecard, block_bootstrap, skill_name
 from ai4sim.verification.fields import merge_sums
 from ai4sim.verification.probabilistic import (
@@ -232,8 +232,7 @@ def evaluate(folder: Path) -> Scorecard:
             roles[samples.model + CALIBRATED] = "model"
         if samples.has_ideal:
             roles[IDEAL] = "oracle"
-        name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
-        scorecard = Scorecard(use_case=config.USE_CASE, experiment=name, roles=roles)
+        scorecard = Scorecard(use_case=config.USE_CASE, experiment=run_name(folder), roles=roles)
         by_split = sums.probability()
         for split, statistics in by_split.items():
             add_scores(scorecard, statistics, split)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from rich.progress import track
 
-from ai4sim.experiment import PREDICTIONS
+from ai4sim.experiment import PREDICTIONS, run_name
 from ai4sim.store import open_store, read_manifest
 from ai4sim.verification import Scorecard, error_statistics, merge, pool
 from ai4sim.verification import deterministic as scores
@@ -77,7 +77,7 @@ def evaluate(folder: Path) -> Scorecard:
             roles["scheme_without_latitude"] = "oracle"
         scorecard = Scorecard(
             use_case=config.USE_CASE,
-            experiment=f"{folder.resolve().parent.name}/{folder.resolve().name}",
+            experiment=run_name(folder),
             roles=roles,
         )
         for split, sums in statistics.items():

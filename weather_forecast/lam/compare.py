@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ai4sim.errors import InputError
+from ai4sim.experiment import run_name
 
 LEADS = (3.0, 6.0, 12.0, 24.0, 36.0, 48.0)
 
@@ -32,7 +33,7 @@ def open_runs(folders: Sequence[Path]) -> dict[str, xr.Dataset]:
         if not file.is_file():
             raise InputError(f"{folder} has no scores.nc: give folders of runs that were tested")
         with xr.open_dataset(file, engine="h5netcdf") as scores:
-            runs[f"{folder.resolve().parent.name}/{folder.resolve().name}"] = scores.load()
+            runs[run_name(folder)] = scores.load()
     first = next(iter(runs.values()))
     for name, scores in runs.items():
         for key, what in (("initial_time", "initial times"), ("lead_time", "lead times")):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ai4sim.atomic import atomic_path
-from ai4sim.experiment import PREDICTIONS
+from ai4sim.experiment import PREDICTIONS, run_name
 from ai4sim.store import open_store, read_manifest
 from ai4sim.verification import Scorecard, error_statistics, merge
 from ai4sim.verification import deterministic as scores
@@ -363,8 +363,7 @@ def evaluate(folder: Path) -> Scorecard:
     with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
         samples = TestForecasts(predictions)
         sums = Sums(samples)
-        experiment = f"{folder.resolve().parent.name}/{folder.resolve().name}"
-        card = make_scorecard(sums, model=samples.model, experiment=experiment)
+        card = make_scorecard(sums, model=samples.model, experiment=run_name(folder))
         write_scores(card, samples, folder)
         draw(card, sums, samples, folder / "figures")
     return card
