@@ -52,14 +52,18 @@ def open_dataset(path: Path | str, what: str) -> xr.Dataset:
 
 
 def _read_small(path: str) -> xr.Dataset | None:
-    """All variables of a NetCDF-4 file as they are stored; None for one with groups or dimensions without names."""
+    """All variables of a NetCDF-4 file as they are stored; None for one that is not as plain as that."""
     variables: dict[str, xr.Variable] = {}
+    sizes: dict[str, int] = {}
     with h5py.File(path, "r") as file:
         for name, stored in file.items():
-            if not isinstance(stored, h5py.Dataset):
+            # xarray puts single characters together to texts
+            if not isinstance(stored, h5py.Dataset) or stored.dtype.kind == "S":
                 return None
             attrs = dict(stored.attrs)
             if attrs.get("NAME", b"").startswith(_ONLY_DIMENSION):
+                if sizes.setdefault(name, len(stored)) != len(stored):
+                    return None
                 continue
             if "DIMENSION_LIST" in attrs:
                 dims = [file[scales[0]].name.lstrip("/") for scales in attrs["DIMENSION_LIST"]]
@@ -68,8 +72,12 @@ def _read_small(path: str) -> xr.Dataset | None:
             else:
                 return None
             kept = {key: _plain(value) for key, value in attrs.items() if key not in _HIDDEN}
-            values = stored.asstr()[...] if h5py.check_string_dtype(stored.dtype) else stored[...]
-            variables[name] = xr.Variable(dims, values, kept)
+            text = h5py.check_string_dtype(stored.dtype)
+            values = stored.asstr()[...] if text else stored[...]
+            # where a dimension has grown, a variable may be shorter than it: what is beyond are fill values
+            if any(sizes.setdefault(dim, size) != size for dim, size in zip(dims, values.shape, strict=True)):
+                return None
+            variables[name] = xr.Variable(dims, values, kept, {"dtype": str} if text else None)
         attributes = {key: _plain(value) for key, value in file.attrs.items() if key != "_NCProperties"}
     coords = [name for name, variable in variables.items() if variable.dims == (name,)]
     return xr.Dataset(variables, attrs=attributes).set_coords(coords)
@@ -79,6 +87,8 @@ def _plain(value: Any) -> Any:
     """An attribute as xarray has it: text and single numbers are no arrays."""
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, h5py.Empty):
+        return ""
     if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
         texts = [text.decode() if isinstance(text, bytes) else text for text in value.ravel()]
         return texts[0] if len(texts) == 1 else texts

@@ -97,6 +97,38 @@ def plot_reliability(curves: Curves, *, title: str | None = None) -> Figure:
     return figure
 
 
+def plot_corp(curves: Curves, *, title: str | None = None) -> Figure:
+    """Reliability diagrams by isotonic regression, with miscalibration and discrimination in the legend of each panel.
+
+    Args:
+        curves: what `corp_curve` gave, by model or with a dimension `model`, over (threshold, bin).
+        title: of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: see `plot_reliability`.
+    """
+    models = _models(curves, BIN, ("forecast", "recalibrated", "mcb", "dsc"))
+    with style():
+        figure, axes = _panels(models, title)
+        for place, ax in enumerate(axes):
+            ax.plot([0.0, 1.0], [0.0, 1.0], color=TRUTH_COLOR, linewidth=0.9, zorder=1)
+            handles = []
+            for index, curve in enumerate(models.values()):
+                own = curve.isel({THRESHOLD: place})
+                known = own["forecast"].notnull().values
+                look = _look(index)
+                ax.plot(own["forecast"].values[known], own["recalibrated"].values[known], **look)
+                label = f"{float(own['mcb']):.2g}, {float(own['dsc']):.2g}"
+                handles.append(Line2D([], [], **look, label=label))
+            ax.legend(handles=handles, loc="upper left", title="MCB, DSC", title_fontsize=8, fontsize=8)
+        _legend(figure, models, [Line2D([], [], color=TRUTH_COLOR, linewidth=0.9, label="reliable")])
+        _outer_labels(axes, "forecast probability", "recalibrated probability")
+    return figure
+
+
 def plot_roc(curves: Curves, *, title: str | None = None) -> Figure:
     """ROC curves, with the area under each in the legend of its panel.
 

@@ -45,6 +45,8 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "crps": MetricInfo("lower", 0.0),
     "brier": MetricInfo("lower", 0.0),
     "reliability": MetricInfo("lower", 0.0),
+    "miscalibration": MetricInfo("lower", 0.0),
+    "discrimination": MetricInfo("higher", math.nan),
     "resolution": MetricInfo("higher", math.nan),
     "rps": MetricInfo("lower", 0.0),
     # those of the observations, or neither good nor bad in themselves, have no perfect value, and nobody is best

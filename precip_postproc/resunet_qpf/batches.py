@@ -25,8 +25,8 @@ class CaseDataset(Dataset[Batch]):
     """Cases of a store, whole or in patches.
 
     A batch has ``fields`` (B, C, H, W), physical, missing values as NaN; ``observed`` (B, H, W) mm, NaN where it must
-    not be used: where the analysis is missing, too large or of too low quality; ``conditions`` (B, 8); ``lead`` (B,) h;
-    ``weight`` (B,) of the losses; ``index`` (B,) rows of the store.
+    not be used: where the analysis is missing, too large or of too low quality, or the forecast is missing;
+    ``conditions`` (B, 8); ``lead`` (B,) h; ``weight`` (B,) of the losses; ``index`` (B,) rows of the store.
 
     Args:
         store: the processed store.
@@ -110,6 +110,7 @@ class CaseDataset(Dataset[Batch]):
             for own, fields_of_case, part in zip(target, coarse, parts, strict=True):
                 own[place:] = self._interpolate(fields_of_case, part)
         observed = unpack_observed(raw("observation"), raw("quality"), self.least_quality)
+        observed[np.isnan(target[:, 0])] = np.nan
         valid = self._init[rows] + self._lead[rows] * HOUR
         return {
             "fields": fields,

@@ -6,23 +6,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from ai4sim.atomic import atomic_path
 from ai4sim.experiment import PREDICTIONS, run_name
-from ai4sim.verification import Interval, Scorecard, block_bootstrap, skill_name
-from ai4sim.verification.fields import merge_sums
+from ai4sim.verification import Scorecard, skill_name
 from ai4sim.verification.probabilistic import (
     base_rate,
     brier,
+    corp_curve,
     mean_forecast,
-    pit_density,
-    pit_statistics,
     probability_bias,
-    probability_statistics,
     reliability,
     reliability_curve,
     resolution,
@@ -31,22 +27,14 @@ from ai4sim.verification.probabilistic import (
     sharpness,
 )
 from ai4sim.verification.scorecard import Role
-from ai4sim.verification.spatial import probability_fss_statistics
 from precip_postproc.resunet_qpf import config, plotters
-from precip_postproc.resunet_qpf.products import Distribution
-from precip_postproc.resunet_qpf.samples import CALIBRATED, IDEAL, Day, TestSamples
-from precip_postproc.resunet_qpf.smoothing import gaussian_smooth
+from precip_postproc.resunet_qpf.samples import CALIBRATED, IDEAL, TestSamples
+from precip_postproc.resunet_qpf.sums import DRY, Sums
 
 HEADLINE = ("rps", "crps", "rps_skill_smoothed", "rps_skill_quantile_mapped")
 RIVALS = ("climatology", "raw", "smoothed", "quantile_mapped")
-WINDOWS = (1, 3, 5, 9, 17, 33, 65)
-FSS_THRESHOLDS = (0.25, 1.0, 5.0)
 LEAST_EVENTS = 30
 """Observed events below which no skill is given."""
-
-# where it is dry: the smoothed forecast is below this
-DRY = 0.01  # mm
-DRY_SIGMA = 24.0  # grid points
 
 FRACTIONS: dict[str, Any] = {"brier": brier, "base_rate": base_rate, "mean_forecast": mean_forecast}
 CURVES: dict[str, Any] = {
@@ -55,7 +43,6 @@ CURVES: dict[str, Any] = {
     "roc_area": roc_area,
     "sharpness": sharpness,
 }
-SPLITS = {"dry": "test_dry", "wet": "test_wet"}
 
 
 def crps(statistics: xr.Dataset) -> xr.DataArray:
@@ -63,158 +50,11 @@ def crps(statistics: xr.Dataset) -> xr.DataArray:
     return (statistics["crps"] / statistics["n"].where(statistics["n"] > 0)).rename("crps").assign_attrs(units="mm")
 
 
-class Sums:
-    """Everything that scores and figures are made of, summed over the test days one by one.
-
-    Args:
-        samples: the test rows of a run.
-    """
-
-    def __init__(self, samples: TestSamples) -> None:
-        self._samples = samples
-        self._probability: dict[str, dict[str, list[xr.Dataset]]] = {"dry": {}, "wet": {}}
-        self._by_hour: dict[int, dict[str, list[xr.Dataset]]] = {}
-        self._crps: dict[str, list[xr.Dataset]] = {}
-        self._fss: dict[str, list[xr.Dataset]] = {}
-        self._pit: list[xr.Dataset] = []
-        self._maps: dict[str, NDArray[np.float64]] = {}
-        self._rng = np.random.default_rng(0)
-        self.names: list[str] = []
-        self.rain: dict[int, float] = {}
-
-    def add(self, day: Day) -> None:
-        """Add a day."""
-        self.names = list(day.probabilities)
-        self.rain[day.label] = float(np.nansum(day.observed.values))
-        dry = self._dry(day)
-        block = xr.DataArray(np.full(day.observed.sizes["sample"], day.label), dims="sample")
-        for part in day.split():
-            hour = int(part.observed["init"].values[0].astype("datetime64[h]").astype(int) % 24)
-            own = dry.isel(sample=dry["init"] == part.observed["init"].values[0]).drop_vars("init")
-            observed = part.observed.drop_vars("init")
-            for stratum, mask in (("dry", own), ("wet", ~own)):
-                for name, probability in part.probabilities.items():
-                    sums = probability_statistics(
-                        probability, observed, reduce=("sample", "y", "x"), block=block[:1], mask=mask
-                    )
-                    self._probability[stratum].setdefault(name, []).append(sums)
-                    self._by_hour.setdefault(hour, {}).setdefault(name, []).append(sums)
-        self._add_crps(day)
-        self._add_fss(day, block)
-        self._add_pit(day, block)
-        self._add_maps(day)
-
-    @staticmethod
-    def _dry(day: Day) -> xr.DataArray:
-        """Where (sample, lead_time, y, x) the smoothed forecast has hardly any rain."""
-        smooth = gaussian_smooth(day.forecast.values, [DRY_SIGMA])[0]
-        return day.observed.copy(data=smooth < DRY).astype(bool)
-
-    def _add_crps(self, day: Day) -> None:
-        observed = day.observed.values
-        known = np.isfinite(observed)
-        n = known.sum(axis=(0, 2, 3)).astype(float)
-        for name, probability in day.probabilities.items():
-            if name == "raw":
-                score = np.abs(day.forecast.values - observed)
-            else:
-                exceedance = np.moveaxis(probability.values, 2, 0)
-                score = Distribution(exceedance, self._samples.thresholds).crps(np.nan_to_num(observed))
-            total = np.where(known, score, 0).sum(axis=(0, 2, 3))
-            sums = xr.Dataset(
-                {"n": ("lead_time", n), "crps": ("lead_time", total)}, {"lead_time": day.observed.lead_time}
-            )
-            self._crps.setdefault(name, []).append(sums.expand_dims(block=[day.label]))
-
-    def _add_fss(self, day: Day, block: xr.DataArray) -> None:
-        observed = day.observed.drop_vars("init")
-        thresholds = [t for t in FSS_THRESHOLDS if t in self._samples.thresholds]
-        windows = [window for window in WINDOWS if window <= min(observed.sizes["y"], observed.sizes["x"])]
-        for name in (self._samples.model, "raw", "smoothed"):
-            self._fss.setdefault(name, []).append(
-                probability_fss_statistics(
-                    day.probabilities[name].sel(threshold=thresholds),
-                    observed,
-                    windows=windows,
-                    border="partial",
-                    reduce="sample",
-                    block=block,
-                    mask=observed.notnull(),
-                )
-            )
-
-    def _add_pit(self, day: Day, block: xr.DataArray) -> None:
-        exceedance = np.moveaxis(day.exceedance.values, 2, 0)
-        known = np.isfinite(day.observed.values)
-        pit = Distribution(exceedance, self._samples.edges).pit(np.nan_to_num(day.observed.values), self._rng)
-        labelled = day.observed.copy(data=np.where(known, pit, np.nan)).drop_vars("init")
-        labelled.attrs = {}
-        self._pit.append(pit_statistics(labelled, reduce=("sample", "y", "x"), block=block))
-
-    def _add_maps(self, day: Day) -> None:
-        observed = day.observed.values
-        known = np.isfinite(observed)
-        event = observed >= self._samples.thresholds[0] - config.GUARD
-        maps = {"n": known.sum(axis=(0, 1))}
-        for name in (self._samples.model, "smoothed"):
-            error = np.square(day.probabilities[name].values[:, :, 0] - event)
-            maps[name] = np.where(known, error, 0).sum(axis=(0, 1), dtype=np.float64)
-        for name, values in maps.items():
-            self._maps[name] = self._maps.get(name, 0) + values
-
-    # -- results
-
-    def probability(self) -> dict[str, dict[str, xr.Dataset]]:
-        """Sums of every product (block, lead_time, threshold, bin) by test set: all, dry and wet."""
-        parts = {
-            SPLITS[stratum]: {name: merge_sums(*sums) for name, sums in by_name.items()}
-            for stratum, by_name in self._probability.items()
-        }
-        dry, wet = (parts[split] for split in SPLITS.values())
-        return {"test": {name: merge_sums(dry[name], wet[name]) for name in self.names}, **parts}
-
-    def by_hour(self) -> dict[str, dict[str, xr.Dataset]]:
-        """The same by hour of the initial time."""
-        return {
-            f"test_{hour:02}utc": {name: merge_sums(*sums) for name, sums in by_name.items()}
-            for hour, by_name in sorted(self._by_hour.items())
-        }
-
-    def crps(self) -> dict[str, xr.Dataset]:
-        """Sums of the CRPS of every product (block, lead_time)."""
-        return {name: xr.concat(parts, "block") for name, parts in self._crps.items()}
-
-    def fss(self) -> dict[str, xr.Dataset]:
-        """Sums of the fractions skill score (block, lead_time, threshold, window)."""
-        return {name: merge_sums(*parts) for name, parts in self._fss.items()}
-
-    def pit(self) -> dict[str, Interval]:
-        """Density of the model's probability integral transform, with intervals."""
-        sums = merge_sums(*self._pit).sum("lead_time")
-        return {self._samples.model: block_bootstrap(sums, pit_density, seed=0)}
-
-    def wettest(self, number: int = 2, apart: int = 5) -> list[int]:
-        """Labels of the days with the largest analysed amounts, that many days apart from each other."""
-        chosen: list[int] = []
-        for label in sorted(self.rain, key=lambda label: -self.rain[label]):
-            if len(chosen) < number and all(abs(label - other) > apart for other in chosen):
-                chosen.append(label)
-        return chosen
-
-    def skill_map(self) -> xr.DataArray:
-        """Brier skill (y, x) of the model at the first threshold against the smoothed forecast, over all lead times."""
-        own, rival = self._maps[self._samples.model], self._maps["smoothed"]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            skill = np.where((self._maps["n"] > 0) & (rival > 0), 1 - own / rival, np.nan)
-        attrs = {"units": "1", "long_name": "Brier skill against the smoothed forecast"}
-        return xr.DataArray(skill, dims=("y", "x"), attrs=attrs)
-
-
 def evaluate(folder: Path) -> Scorecard:
     """Score a run's probabilities and every baseline on the same points, and draw the figures.
 
-    Beside the scorecard, ``verification.nc`` has the reliability diagrams, and ``skill_map.nc`` the Brier skill by
-    place.
+    Beside the scorecard, ``verification.nc`` has the reliability diagrams, with consistency bars and by isotonic
+    regression (CORP), and ``skill_map.nc`` the Brier skill by place.
 
     Args:
         folder: the run's folder, with its predictions.
@@ -235,12 +75,14 @@ def evaluate(folder: Path) -> Scorecard:
         scorecard = Scorecard(use_case=config.USE_CASE, experiment=run_name(folder), roles=roles)
         by_split = sums.probability()
         for split, statistics in by_split.items():
-            add_scores(scorecard, statistics, split)
-        for split, statistics in sums.by_hour().items():
-            add_pooled(scorecard, statistics, split, rivals=("smoothed",))
+            if split == "test":
+                add_scores(scorecard, statistics)
+            else:
+                add_pooled(scorecard, statistics, split, rivals=("smoothed",))
         add_crps(scorecard, sums.crps())
+        corp = {name: corp_curve(pooled(statistics)) for name, statistics in by_split["test"].items()}
         curves = {name: reliability_curve(pooled(statistics), seed=0) for name, statistics in by_split["test"].items()}
-        save_curves(folder, curves)
+        save_curves(folder, curves, corp)
         with atomic_path(folder / "skill_map.nc") as partial:
             sums.skill_map().to_dataset(name="brier_skill_smoothed").to_netcdf(partial, engine="h5netcdf")
         plotters.plot_all(
@@ -249,6 +91,7 @@ def evaluate(folder: Path) -> Scorecard:
                 scorecard,
                 {name: pooled(statistics) for name, statistics in by_split["test"].items()},
                 curves,
+                corp,
                 {name: pooled(statistics) for name, statistics in sums.fss().items()},
                 sums.pit(),
                 sums.skill_map(),
@@ -282,7 +125,8 @@ def add_pooled(
 ) -> None:
     """Add scores by threshold, all lead times together, and skill where there are events enough."""
     plain = {name: _without_bins(pooled(part)) for name, part in statistics.items()}
-    scorecard.add_scores(plain, metrics=FRACTIONS, seed=0, along="threshold", split=split)
+    metrics = FRACTIONS | {"probability_bias": probability_bias}
+    scorecard.add_scores(plain, metrics=metrics, seed=0, along="threshold", split=split)
     _add_skill(scorecard, plain, split, rivals=rivals)
 
 
@@ -314,7 +158,7 @@ def _add_skill(
         scorecard.add(**fields)
 
 
-def add_scores(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split: str) -> None:
+def add_scores(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split: str = "test") -> None:
     """Add all scores of a test set: by threshold, by threshold and lead time, and over all thresholds.
 
     Args:
@@ -322,12 +166,15 @@ def add_scores(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset], split
         statistics: of every product, (block, lead_time, threshold, bin).
         split: name of the test set.
     """
-    add_pooled(scorecard, statistics, split, rivals=RIVALS if split == "test" else ("smoothed",))
+    add_pooled(scorecard, statistics, split, rivals=RIVALS)
     whole = {name: pooled(part) for name, part in statistics.items()}
-    scorecard.add_scores(whole, metrics={"probability_bias": probability_bias}, seed=0, along="threshold", split=split)
-    if split != "test":
-        return
     scorecard.add_scores(whole, metrics=CURVES, seed=0, along="threshold", split=split)
+    for name, part in whole.items():
+        corp, n = corp_curve(part), float(part["n"].sum())
+        for metric, values in (("miscalibration", corp["mcb"]), ("discrimination", corp["dsc"])):
+            for value in values:
+                threshold = float(value["threshold"])
+                scorecard.add(model=name, metric=metric, value=value, n=n, split=split, threshold=threshold)
     leads = next(iter(statistics.values()))["lead_time"].values
     for lead in leads:
         own = {name: part.sel(lead_time=lead, drop=True) for name, part in statistics.items()}
@@ -361,9 +208,14 @@ def add_crps(scorecard: Scorecard, statistics: Mapping[str, xr.Dataset]) -> None
     scorecard.add_scores(statistics, metrics={"crps": crps}, along="lead_time", **options)
 
 
-def save_curves(folder: Path, curves: Mapping[str, xr.Dataset]) -> None:
+def save_curves(folder: Path, curves: Mapping[str, xr.Dataset], corp: Mapping[str, xr.Dataset]) -> None:
     """Write the reliability diagrams of all products."""
-    together = xr.concat(list(curves.values()), xr.DataArray(list(curves), dims="model", name="model"), join="override")
+    renamed = [
+        part.rename({name: f"corp_{name}" for name in (*part.data_vars, "bin", "bin_lower", "bin_upper")})
+        for part in corp.values()
+    ]
+    parts = [xr.merge([own, other]) for own, other in zip(curves.values(), renamed, strict=True)]
+    together = xr.concat(parts, xr.DataArray(list(curves), dims="model", name="model"), join="override")
     with atomic_path(folder / "verification.nc") as partial:
         together.to_netcdf(partial, engine="h5netcdf")
 

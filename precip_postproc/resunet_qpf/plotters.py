@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ai4sim.figures import COLORS, DIVERGING, ROLE_COLORS, new_figure, plot_scorecard_bars, save, style
-from ai4sim.probability_figures import plot_fss, plot_performance, plot_pit, plot_reliability, plot_roc
+from ai4sim.probability_figures import plot_corp, plot_fss, plot_performance, plot_pit, plot_reliability, plot_roc
 from ai4sim.verification import Interval, Scorecard, block_bootstrap
 from ai4sim.verification.probabilistic import base_rate, performance_curve, roc_curve
 from ai4sim.verification.spatial import fss
@@ -47,6 +47,7 @@ class Results:
         scorecard: all scores.
         probability: sums of every product (block, threshold, bin).
         reliability: diagrams of every product.
+        corp: diagrams of every product by isotonic regression.
         fss: sums of the fractions skill score (block, threshold, window).
         pit: density of the probability integral transform, with intervals.
         skill_map: Brier skill (y, x).
@@ -57,6 +58,7 @@ class Results:
     scorecard: Scorecard
     probability: Mapping[str, xr.Dataset]
     reliability: Mapping[str, xr.Dataset]
+    corp: Mapping[str, xr.Dataset]
     fss: Mapping[str, xr.Dataset]
     pit: Mapping[str, Interval]
     skill_map: xr.DataArray
@@ -99,6 +101,8 @@ def plot_all(folder: Path, results: Results) -> None:
         both = {name: results.reliability[name].sel(threshold=thresholds) for name in (model, model + CALIBRATED)}
         save(plot_reliability(both, title="Reliability with and without calibration"), folder / "calibration.png")
     chosen = {name: results.probability[name].sel(threshold=thresholds) for name in shown}
+    isotonic = {name: results.corp[name].sel(threshold=thresholds) for name in shown}
+    save(plot_corp(isotonic, title="Reliability by isotonic regression, all lead times"), folder / "corp.png")
     roc = {name: roc_curve(part) for name, part in chosen.items()}
     save(plot_roc(roc, title="Discrimination, all lead times"), folder / "roc.png")
     performance = {name: performance_curve(part) for name, part in chosen.items()}
@@ -176,7 +180,7 @@ def plot_case(day: Day, samples: TestSamples, threshold: float = 1.0) -> Figure:
     height, width = first.shape[-2:]
     rows = ["raw forecast", "analysis", *shown]
     with style():
-        init = str(first["init"].values.astype("datetime64[h]")).replace("T", " ")
+        init = str(day.inits[0].astype("datetime64[h]")).replace("T", " ")
         panel = 2.15
         figure = new_figure(
             panel * len(leads) + 1.3, panel * height / width * len(rows) + 1.0,

@@ -100,8 +100,9 @@ class Raw:
         found = self._recent.get(time)
         if found is None:
             found = self._recent[time] = self.targets.read(time, self.grid)
-            while len(self._recent) > RECENT:
-                self._recent.pop(next(iter(self._recent)), None)
+            # a copy of the keys: other threads add to them meanwhile
+            for old in list(self._recent)[:-RECENT]:
+                self._recent.pop(old, None)
         return found
 
     @property
@@ -321,9 +322,10 @@ def read_forecast(source: ForecastSource, init: np.datetime64, lead: int, grid: 
 
 
 def pack(amount: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Amounts, mm, as multiples of 0.01 mm; -1 where they are unknown."""
+    """Amounts, mm, as multiples of 0.01 mm, up to 327.67 mm; -1 where they are unknown."""
     known = np.isfinite(amount) & (amount >= 0)
-    packed: NDArray[np.int16] = np.where(known, np.rint(np.where(known, amount, 0) / STEP), UNKNOWN).astype(np.int16)
+    steps = np.minimum(np.rint(np.where(known, amount, 0) / STEP), np.iinfo(np.int16).max)
+    packed: NDArray[np.int16] = np.where(known, steps, UNKNOWN).astype(np.int16)
     return packed
 
 

@@ -34,10 +34,12 @@ class Day:
 
     Args:
         label: number of the day since 1970, the block of the bootstrap.
-        observed: (sample, lead_time, y, x) mm, NaN where it must not be used; a sample is an initial time.
+        observed: (sample, lead_time, y, x) mm, NaN where it must not be used; samples are the initial times of a day,
+            the same hours every day.
         probabilities: (sample, lead_time, threshold, y, x) by product, in the order of the scorecard.
         forecast: (sample, lead_time, y, x) raw forecast, mm.
         exceedance: (sample, lead_time, edge, y, x) of the model at all its edges.
+        inits: (sample,) initial times.
     """
 
     label: int
@@ -45,15 +47,7 @@ class Day:
     probabilities: dict[str, xr.DataArray]
     forecast: xr.DataArray
     exceedance: xr.DataArray
-
-    def split(self) -> Iterator["Day"]:
-        """The same by initial time."""
-        for place in range(self.observed.sizes["sample"]):
-            part = slice(place, place + 1)
-            probabilities = {name: values.isel(sample=part) for name, values in self.probabilities.items()}
-            rest = (values.isel(sample=part) for values in (self.observed, self.forecast, self.exceedance))
-            observed, forecast, exceedance = rest
-            yield Day(self.label, observed, probabilities, forecast, exceedance)
+    inits: NDArray[np.datetime64]
 
 
 class StoredCases:
@@ -177,8 +171,7 @@ class TestSamples:
         samples = np.flatnonzero(self._dates == label)
         part = self.predictions.isel(sample=slice(int(samples[0]), int(samples[-1]) + 1)).load()
         starts = part["forecast_reference_time"].values
-        inits = np.unique(starts)
-        shape = (len(inits), len(self.leads))
+        shape = (len(self.hours), len(self.leads))
         size = (part.sizes["y"], part.sizes["x"])
         observed = np.full((*shape, *size), np.nan, np.float32)
         forecast = np.zeros_like(observed)
@@ -187,7 +180,7 @@ class TestSamples:
         for number in range(part.sizes["sample"]):
             one = part.isel(sample=number)
             case = self._cases.case(int(one["row"]))
-            place = int(np.searchsorted(inits, starts[number])), self.leads.index(case.lead)
+            place = self.hours.index(_hour(starts[number])), self.leads.index(case.lead)
             observed[place], forecast[place] = case.observed, case.forecast
             exceedance[place] = one["exceedance"].values
             for name, values in self._products(case, exceedance[place], starts[number]).items():
@@ -204,11 +197,23 @@ class TestSamples:
 
         return Day(
             label,
-            labelled(observed).assign_coords(init=("sample", inits)),
+            labelled(observed),
             {name: labelled(values, "threshold") for name, values in products.items()},
             labelled(forecast),
             labelled(exceedance, "edge").assign_coords(edge=("edge", self.edges)),
+            np.datetime64(label, "D") + np.array(self.hours, "timedelta64[h]"),
         )
+
+    @property
+    def hours(self) -> list[int]:
+        """Hours of the day at which forecasts began, increasing."""
+        return sorted({_hour(init) for init in self.predictions["forecast_reference_time"].values})
+
+    @cached_property
+    def height(self) -> xr.DataArray:
+        """Of the terrain (y, x), m."""
+        with open_store(self.store) as store:
+            return xr.DataArray(store["terrain_height"].values, dims=("y", "x"))
 
     def _products(self, case: Case, exceedance: Float, init: np.datetime64) -> dict[str, Float]:
         """Exceedance (threshold, y, x) of every product for a case."""
@@ -229,3 +234,7 @@ class TestSamples:
         return found.transpose("threshold", "y", "x").values.astype(np.float32)
 
     _known_ideal: tuple[np.datetime64, xr.DataArray] = (np.datetime64("NaT"), xr.DataArray(0))
+
+
+def _hour(time: np.datetime64) -> int:
+    return int(time.astype("datetime64[h]").astype(int) % 24)

@@ -1,0 +1,13 @@
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(next(p for p in Path(__file__).resolve().parents if (p / "tools" / "sessions.py").is_file())))
+
+from tools.sessions import register
+
+register(
+    "precip_postproc/resunet_qpf",
+    "resunet_qpf,grib",
+    peers=["monai", "cfgrib"],
+    benchmarks=["resunet_qpf", "tiling"],
+)
