@@ -5,11 +5,19 @@ import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from ai4sim.probability_figures import plot_fss, plot_performance, plot_pit, plot_reliability, plot_roc
+from ai4sim.probability_figures import (
+    plot_corp,
+    plot_fss,
+    plot_performance,
+    plot_pit,
+    plot_reliability,
+    plot_roc,
+)
 from ai4sim.style import COLORS, save
 from ai4sim.verification import Interval, block_bootstrap
 from ai4sim.verification.probabilistic import (
     base_rate,
+    corp_curve,
     performance_curve,
     pit_density,
     pit_statistics,
@@ -110,8 +118,23 @@ def test_areas_of_the_roc_are_in_its_legend(statistics):
         assert [text.get_text() for text in legend.get_texts()] == expected
     # there was no event
     assert [text.get_text() for text in figure.axes[3].get_legend().get_texts()] == ["–", "–"]
-    assert figure.axes[1].get_xlabel() == "probability of false detection"
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "probability of false detection", "probability of false detection"]
     assert figure.axes[0].get_xlabel() == ""
+
+
+def test_isotonic_diagrams_have_miscalibration_and_discrimination_in_their_legend(statistics):
+    curves = {name: corp_curve(part) for name, part in statistics.items()}
+    figure = plot_corp(curves, title="Reliability")
+    figure.draw_without_rendering()
+    for place, ax in enumerate(figure.axes[:3]):
+        expected = [f"{float(c['mcb'][place]):.2g}, {float(c['dsc'][place]):.2g}" for c in curves.values()]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == expected
+        drawn = line(ax, COLORS[0])
+        assert (np.diff(drawn.get_ydata()) >= 0).all()
+        assert drawn.get_xdata().max() <= 1
+    # forecasts that are too low lie above the diagonal
+    low = line(figure.axes[0], COLORS[1])
+    assert (low.get_ydata() >= low.get_xdata() - 0.05).all()
 
 
 def test_performance_has_isolines_and_marks_of_cuts(statistics):
@@ -169,7 +192,7 @@ def test_fractions_skill_score_has_lengths_and_the_useful_level(statistics):
     ax = figure.axes[0]
     np.testing.assert_array_equal(line(ax, COLORS[0]).get_xdata(), [4.0, 12.0, 36.0])
     assert line(ax, "#000000").get_ydata()[0] == pytest.approx(0.5 + 0.5 * float(rate[0]))
-    assert figure.axes[1].get_xlabel() == "window length [km]"
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "window length [km]", "window length [km]"]
     with pytest.raises(ValueError, match="give one for each of 4 thresholds"):
         plot_fss(scores, base_rate=rate[:2], spacing=4.0)
     with pytest.raises(ValueError, match="spacing=0: the distance"):

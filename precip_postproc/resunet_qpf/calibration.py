@@ -46,7 +46,7 @@ class Calibration:
         """
         n, forecast, events = np.moveaxis(sums, -1, 0)
         middle = np.divide(forecast, n, out=np.full(n.shape, np.nan), where=n > 0)
-        shape = n.shape
+        shape = (*n.shape[:2], n.shape[2] + 1)
         x, y = np.empty(shape), np.empty(shape)
         for place in np.ndindex(shape[:2]):
             filled = n[place] > 0
@@ -55,8 +55,10 @@ class Calibration:
                 continue
             fitted = isotonic(events[place][filled] / n[place][filled], n[place][filled])
             # as many knots in every curve: the last one again and again
-            places = np.minimum(np.arange(shape[2]), filled.sum() - 1)
-            x[place], y[place] = middle[place][filled][places], fitted[places]
+            places = np.minimum(np.arange(shape[2] - 1), filled.sum() - 1)
+            # beyond all forecasts of the validation a curve goes on to certainty instead of staying flat
+            x[place] = np.append(middle[place][filled][places], 1)
+            y[place] = np.append(fitted[places], fitted[-1] if filled[-1] else 1)
         return cls(list(leads), x, y)
 
     def apply(self, exceedance: Float, lead: int) -> Float:

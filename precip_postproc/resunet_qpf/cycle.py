@@ -1,6 +1,7 @@
 """One cycle of a forecast, straight from its raw files, for a product of probabilities."""
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ai4sim.loading import Batch
 from precip_postproc.resunet_qpf.conditions import lead_conditions
 from precip_postproc.resunet_qpf.predictors import CoarseToFine, Neighbourhoods, terrain_fields
 from precip_postproc.resunet_qpf.prepare import pack, read_forecast, unpack
-from precip_postproc.resunet_qpf.readers import CoarsePredictors, Grid, read_terrain
+from precip_postproc.resunet_qpf.readers import CoarsePredictors, Grid, LatLonGrid, read_terrain
 from precip_postproc.resunet_qpf.readers.files import HOUR
 from precip_postproc.resunet_qpf.sources import ForecastSource, GfsSource
 
@@ -31,6 +32,7 @@ class CycleDataset(Dataset[Batch]):
         neighbourhoods: as in training.
         init: initial time.
         leads: h.
+        means: of the coarse predictors over the training, for a cycle whose file is missing.
 
     Raises:
         InputError: a file is missing or holds what it should not.
@@ -44,9 +46,10 @@ class CycleDataset(Dataset[Batch]):
         neighbourhoods: Neighbourhoods,
         init: np.datetime64,
         leads: list[int],
+        means: Mapping[str, float] | None = None,
     ) -> None:
         self.forecasts, self.terrain, self.coarse = forecasts, terrain, coarse
-        self.neighbourhoods, self.init, self.leads = neighbourhoods, init, leads
+        self.neighbourhoods, self.init, self.leads, self.means = neighbourhoods, init, leads, means or {}
         absent = [text for lead in leads if (text := forecasts.missing(init, lead))]
         if absent:
             raise InputError(
@@ -68,10 +71,19 @@ class CycleDataset(Dataset[Batch]):
         return self.coarse.read(self.init)
 
     def _coarse_fields(self, source: GfsSource, lead: int) -> NDArray[np.float32]:
-        """Predictors (name, y, x); NaN where the file is missing and may be."""
+        """Predictors (name, y, x); the means of the training where the file is missing and may be."""
         if source.on_missing == "climatology" and not source.path(self.init).exists():
+            absent = [name for name in source.names if name not in self.means]
+            if absent:
+                raise InputError(
+                    f"{source.path(self.init)} is not there, and the checkpoint has no mean of {absent[0]!r}"
+                )
             logger.warning("%s is not there: its fields are the means of the training", source.path(self.init))
-            return np.full((len(source.names), *self.grid.shape), np.nan, np.float32)
+            whole = np.array([[-90.0, 90.0], [-180.0, 180.0]])
+            fields = np.broadcast_to(
+                np.array([self.means[n] for n in source.names], np.float32)[:, None, None], (len(source.names), 2, 2)
+            )
+            return CoarseToFine(LatLonGrid(*whole), self.grid, source.names)(fields)
         cycle = self._cycle
         fields = np.stack([cycle.at(name, lead) for name in source.names])
         return CoarseToFine(cycle.grid, self.grid, source.names)(fields)

@@ -257,21 +257,41 @@ class QpfData(ExperimentData):
             str(self.store),
             self.channels,
             least_quality=least_quality,
-            patch=(self.patch, self.patch),
+            patch=self._patch,
             coarse=None if coarse is None else coarse,
         )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of the domain."""
+        height, width = self.grid["shape"]
+        return height, width
+
+    @property
+    def _patch(self) -> tuple[int, int]:
+        """Rows and columns of a patch: at most those of the domain, which a network pads to its multiple."""
+        height, width = self._shape
+        patch = min(self.patch, height), min(self.patch, width)
+        if patch != (self.patch, self.patch):
+            logger.warning(
+                "data.patch %d is larger than the domain %d x %d: patches are %d x %d",
+                self.patch,
+                height,
+                width,
+                *patch,
+            )
+        return patch
 
     def train_dataloader(self) -> BatchLoader:
         """Patches, drawn anew each epoch."""
         rank, world_size = self.processes
         rows = self._rows["train"]
-        height, width = self.grid["shape"]
         sampler = PatchSampler(
             rows,
             self._leads[rows],
             self._peaks[rows],
-            (height, width),
-            patch=(self.patch, self.patch),
+            self._shape,
+            patch=self._patch,
             n_patches=self.patches_per_epoch,
             batch_size=self.batch_size,
             strata=self.strata,
@@ -316,7 +336,9 @@ class QpfData(ExperimentData):
         leads = sorted(self.predict_leads or self.leads)
         if not leads:
             raise InputError("predict needs lead times: data.predict_leads")
-        return CycleDataset(self.forecasts, self.terrain, self.coarse, self.neighbourhoods, init, leads)
+        trained_on = getattr(self.trainer.lightning_module, "trained_on", None) if self.trainer else None
+        means = {} if trained_on is None else trained_on.coarse
+        return CycleDataset(self.forecasts, self.terrain, self.coarse, self.neighbourhoods, init, leads, means)
 
     # -- predictions
 

@@ -267,7 +267,8 @@ class QpfModule(ExperimentModule):
         for own, p, event in zip(sums, probability, events, strict=True):
             place = torch.bucketize(p, bounds, right=True)
             own[:, 0] += torch.bincount(place, minlength=n_bins)
-            own[:, 1] += torch.bincount(place, p, minlength=n_bins)
+            # in single precision a sum of millions of small numbers is off by a percent
+            own[:, 1] += torch.bincount(place, p.double(), minlength=n_bins)
             own[:, 2] += torch.bincount(place, event.to(p), minlength=n_bins)
 
     def on_validation_epoch_end(self) -> None:
@@ -312,7 +313,7 @@ class QpfModule(ExperimentModule):
         Raises:
             InputError: a calibration is asked for, and the checkpoint has none.
         """
-        probability = self.exceedance({**batch, "fields": self._with_means(batch["fields"])})
+        probability = self.exceedance(batch)
         if self.calibrate:
             if self.calibration is None:
                 raise InputError("model.calibrate: the checkpoint has no calibration; it is made when a fit validates")
@@ -323,16 +324,6 @@ class QpfModule(ExperimentModule):
             probability = torch.from_numpy(np.stack(calibrated))
         packed = torch.round(probability / PACKED).to(torch.int16)
         return {"index": batch["index"], "exceedance": packed, "forecast": batch["forecast"]}
-
-    def _with_means(self, fields: Tensor) -> Tensor:
-        """Fields (B, C, H, W) with the training's means in place of coarse predictors whose file is missing."""
-        assert self.trained_on is not None
-        assert self.channels is not None
-        filled = fields.clone()
-        for name, mean in self.trained_on.coarse.items():
-            if name in self.channels:
-                filled[:, self.channels.index(name)].nan_to_num_(mean)
-        return filled
 
     def complete_template(self, template: xr.Dataset) -> xr.Dataset:
         """Add the probabilities at every edge to a template, in ``test`` with the calibration, else the forecast."""

@@ -89,7 +89,7 @@ class Raw:
     coarse: GfsSource | None
     neighbourhoods: Neighbourhoods
     grid: Grid
-    _coarse_shape: tuple[int, int] = (0, 0)
+    _coarse_grid: LatLonGrid | None = None
     _recent: dict[np.datetime64, TargetField] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,16 +131,12 @@ class Raw:
         Raises:
             InputError: the cycle has another grid than the first one, or no such lead time.
         """
+        assert self._coarse_grid is not None
         if cycle is None:
-            return np.full((len(self.predictors), *self._coarse_shape), np.nan, np.float32)
+            return np.full((len(self.predictors), *self._coarse_grid.shape), np.nan, np.float32)
         window = cycle.grid.window(self.grid, COARSE_MARGIN)
-        fields = np.stack([cycle.at(name, lead)[window] for name in self.predictors])
-        if fields.shape[1:] != self._coarse_shape:
-            raise InputError(
-                f"{cycle.source} has {fields.shape[1:]} points around the forecasts, the first cycle has "
-                f"{self._coarse_shape}"
-            )
-        return fields
+        require_same_grid(cycle.grid.crop(window), self._coarse_grid, (cycle.source, "the first cycle"))
+        return np.stack([cycle.at(name, lead)[window] for name in self.predictors])
 
 
 def build(store: Path, raw: Raw, cases: CaseList, *, scheduler: str | None = None) -> Manifest:
@@ -170,7 +166,7 @@ def build(store: Path, raw: Raw, cases: CaseList, *, scheduler: str | None = Non
     if raw.coarse is not None:
         names.append("coarse")
         coarse_grid = raw.coarse_grid(cases)
-        raw = replace(raw, _coarse_shape=coarse_grid.shape)
+        raw = replace(raw, _coarse_grid=coarse_grid)
         sizes |= {"predictor": len(raw.predictors), "coarse_y": coarse_grid.shape[0], "coarse_x": coarse_grid.shape[1]}
     # a patch is read with the whole chunk it lies in, but each chunk is a file
     chunks = {"case": max(1, SMALL_CHUNK // (height * width))}
@@ -239,7 +235,9 @@ def sources(raw: Raw, cases: CaseList) -> list[Path]:
         files |= dict.fromkeys(raw.targets.files(time))
         if raw.coarse is not None and raw.coarse.path(init).exists():
             files[raw.coarse.path(init)] = None
-    return [path for path in files if path.is_file()]
+    # of a Zarr store only its description: it changes with shape and names of the data
+    described = [path / "zarr.json" if path.is_dir() else path for path in files]
+    return [path for path in described if path.is_file()]
 
 
 def describe_grid(grid: Grid) -> dict[str, Any]:

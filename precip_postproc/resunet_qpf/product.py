@@ -39,8 +39,8 @@ def make_product(
         quantiles: levels, between 0 and 1.
 
     Returns:
-        Over lead_time, y, x: ``probability`` and ``smoothed_probability`` of every threshold, ``raw_exceedance`` (0 or
-        1), ``precipitation_quantile``, ``precipitation_mean``, ``precipitation_forecast``.
+        Fields over lead_time, y, x. These are ``probability`` and ``smoothed_probability`` of every threshold,
+        ``raw_exceedance`` (0 or 1), ``precipitation_quantile``, ``precipitation_mean``, ``precipitation_forecast``.
     """
     edges = predictions["edge"].values
     places = [int(np.abs(edges - threshold).argmin()) for threshold in thresholds]
