@@ -238,7 +238,7 @@ def plot_product(product: xr.Dataset) -> Figure:
     ]
     thresholds = thresholds[:4] or product["threshold"].values[:1].tolist()
     height, width = product["precipitation_forecast"].shape
-    described = {"shape": [height, width], "spacing_km": _spacing(product)}
+    described = {"shape": [height, width], "spacing_km": product.attrs["grid_spacing_km"]}
     with style():
         init, valid = (
             str(product[name].values.astype("datetime64[h]")).replace("T", " ")
@@ -273,10 +273,6 @@ def plot_product(product: xr.Dataset) -> Figure:
         bar.set_ticks(list(AMOUNT_LEVELS), labels=[f"{level:g}" for level in AMOUNT_LEVELS])
         _probability_bar(figure, image, axes[:, 1:], aspect=26)
     return figure
-
-
-def _spacing(product: xr.Dataset) -> float:
-    return float(np.diff(product["x"].values).mean()) / 1000 if "x" in product.coords or "x" in product else 1.0
 
 
 def _probability_bar(figure: Figure, image: Any, axes: Any, *, aspect: float) -> None:

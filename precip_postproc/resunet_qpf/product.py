@@ -110,7 +110,8 @@ def _describe(product: xr.Dataset, attrs: dict[str, Any]) -> None:
     for name, attributes in about.items():
         product[name].attrs = attributes
         product[name].encoding = dict(PROBABILITY if attributes["units"] == "1" else AMOUNT)
-    grid = grid_of(json.loads(attrs["grid"]))
+    described = json.loads(attrs["grid"])
+    grid = grid_of(described)
     if grid is not None:
         cone = grid.projection
         product["crs"] = xr.DataArray(
@@ -133,6 +134,7 @@ def _describe(product: xr.Dataset, attrs: dict[str, Any]) -> None:
         "title": "probabilities of hourly precipitation",
         "source": f"{attrs['model']} of ai4sim {config.USE_CASE}",
         "calibrated": attrs["calibrated"],
+        "grid_spacing_km": described["spacing_km"],
     }
 
 
