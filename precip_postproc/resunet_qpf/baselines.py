@@ -385,4 +385,6 @@ def _spread(numbers: Sequence[int], most: int) -> list[int]:
         return list(numbers)
     # multiples of the golden section never fall into step with a cycle
     within = np.arange(most) * 0.6180339887498949 % 1
-    return [numbers[int(position)] for position in (np.arange(most) + within) * len(numbers) / most]
+    places = ((np.arange(most) + within) * len(numbers) / most).astype(int)
+    # parts of less than two may give the same number twice
+    return [numbers[place] for place in dict.fromkeys(places.tolist())]

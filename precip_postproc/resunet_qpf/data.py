@@ -350,6 +350,7 @@ class QpfData(ExperimentData):
                 coords: dict[str, Any] = {name: store[name].load() for name in ("latitude", "longitude")}
                 init, lead = (store[name].values[rows] for name in ("init", "lead"))
             attrs: dict[str, Any] = {"title": "probabilities of precipitation", "store": str(self.store)}
+            attrs["fingerprint"] = self._known.fingerprint
             if (self.raw / "ideal").is_dir():
                 attrs["ideal"] = str(self.raw / "ideal")
             described = self.grid

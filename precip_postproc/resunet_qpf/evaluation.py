@@ -250,7 +250,9 @@ def skill_table(scorecard: Scorecard) -> Table:
 
 
 def _percent(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['value']:.1f} [{100 * row['lower']:.1f}, {100 * row['upper']:.1f}]"
+    value, lower, upper = (100 * row[bound] for bound in ("value", "lower", "upper"))
+    digits = 1 if max(abs(lower), abs(upper)) < 30 else 0
+    return f"{value:.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
 
 
 def _short(value: float, digits: int = 5) -> str:

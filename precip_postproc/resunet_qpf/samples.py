@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ai4sim.atomic import atomic_path
 from ai4sim.datasets import open_dataset
+from ai4sim.errors import InputError
 from ai4sim.patches import PatchReader
 from ai4sim.store import open_store, read_manifest
 from precip_postproc.resunet_qpf import config
@@ -93,6 +94,9 @@ class TestSamples:
     Args:
         predictions: the run's predictions, opened lazily.
         thresholds: mm, among the edges.
+
+    Raises:
+        InputError: the store is not the one that the predictions were made from.
     """
 
     __test__ = False  # pytest: no test class
@@ -101,6 +105,11 @@ class TestSamples:
         self.predictions, self.thresholds = predictions, tuple(thresholds)
         self.model = str(predictions.attrs["model"])
         self.store = str(predictions.attrs["store"])
+        if read_manifest(self.store).fingerprint != predictions.attrs["fingerprint"]:
+            raise InputError(
+                f"{self.store} was made anew since these predictions, with other cases or settings: test the "
+                "checkpoint again"
+            )
         self.grid: dict[str, Any] = json.loads(predictions.attrs["grid"])
         self.edges = predictions["edge"].values
         self._places = [int(np.abs(self.edges - threshold).argmin()) for threshold in thresholds]

@@ -9,7 +9,16 @@ from scipy.ndimage import gaussian_filter
 
 from ai4sim.errors import InputError
 from precip_postproc.resunet_qpf import baselines, climatology, config
-from precip_postproc.resunet_qpf.baselines import NAMES, Baselines, Case, Tuned, exceeds, fit_baselines, fixed_sigma
+from precip_postproc.resunet_qpf.baselines import (
+    NAMES,
+    Baselines,
+    Case,
+    Tuned,
+    _spread,
+    exceeds,
+    fit_baselines,
+    fixed_sigma,
+)
 from precip_postproc.resunet_qpf.periodic import PeriodicGrid
 from precip_postproc.resunet_qpf.quantile_mapping import QuantileCounts, neighbourhood_fractions
 from precip_postproc.resunet_qpf.weather import LEADS, Weather
@@ -431,3 +440,11 @@ def test_training_that_gives_nothing_is_refused(training, fitted):
         fit_baselines(lambda: used_up, THRESHOLDS, LEADS)
     with pytest.raises(InputError, match=r"\(64, 79\) points; expected \(64, 80\)"):
         fitted.predict(np.zeros((64, 79), np.float32), 6, np.datetime64("2025-12-01T06"))
+
+
+@pytest.mark.parametrize("n", [5, 120, 121, 150, 191, 500, 1999])
+def test_cases_for_tuning_are_spread_and_all_different(n):
+    chosen = _spread(range(n), 120)
+    assert len(set(chosen)) == len(chosen) <= 120
+    assert len(chosen) >= min(n, 120) * 0.75
+    assert np.diff(chosen).max(initial=1) <= 2 * max(1, n / 120) + 1

@@ -108,7 +108,7 @@ def test_the_raw_forecast_and_its_smoothed_form(made):
 def test_attributes(made):
     assert made.attrs == {
         "Conventions": "CF-1.11", "title": "probabilities of hourly precipitation",
-        "source": "Net of ai4sim precip_postproc/resunet_qpf", "calibrated": 0,
+        "source": "Net of ai4sim precip_postproc/resunet_qpf", "calibrated": 0, "grid_spacing_km": 8.0,
     }  # fmt: skip
     for name, values in made.data_vars.items():
         if name != "crs":
