@@ -298,8 +298,13 @@ class ExperimentCLI(LightningCLI):
             if config.output is None:
                 raise InputError("predict needs --output FILE (.nc or .zarr)")
             if config.output.exists() and not config.overwrite:
-                raise InputError(f"{config.output} exists already: remove it, name another output or set --overwrite")
-            callbacks.append(PredictionWriter(self._predictions_beside(config.output)))
+                raise InputError(
+                    f"{config.output} exists already: remove it, name another output or set --overwrite true"
+                )
+            store = self._predictions_beside(config.output)
+            if config.overwrite:
+                shutil.rmtree(store, ignore_errors=True)  # of a `predict` that was interrupted
+            callbacks.append(PredictionWriter(store))
         self.trainer_defaults["callbacks"] = [*callbacks, EpochLog()]
         if not writes_a_run:
             self.save_config_callback = None
@@ -396,8 +401,11 @@ def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoAdvertising())
     try:
         return cli()
-    except InputError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    except ValueError as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(mistake))}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from error
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
@@ -413,6 +421,13 @@ def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
         # a process that still belongs to a group when it ends may crash, and take the one that scores with it
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _mistake(error: BaseException | None) -> InputError | None:
+    """The user's mistake that an error is or stems from: settings that may be absent have theirs wrapped."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 class _NoAdvertising(logging.Filter):

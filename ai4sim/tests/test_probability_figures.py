@@ -118,7 +118,12 @@ def test_areas_of_the_roc_are_in_its_legend(statistics):
         assert [text.get_text() for text in legend.get_texts()] == expected
     # there was no event
     assert [text.get_text() for text in figure.axes[3].get_legend().get_texts()] == ["–", "–"]
-    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "probability of false detection", "probability of false detection"]
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "",
+        "",
+        "probability of false detection",
+        "probability of false detection",
+    ]
     assert figure.axes[0].get_xlabel() == ""
 
 

@@ -17,6 +17,7 @@ from precip_postproc.resunet_qpf.smoothing import gaussian_smooth
 
 Float = NDArray[np.float32]
 
+VERSION: Final = 1  # of the fit: raised where the same cases would give other baselines
 NAMES: Final = ("climatology", "raw", "smoothed_fixed", "smoothed", "quantile_mapped")
 # Smoothing of the reference system: up to this lead, h, this standard deviation, points of 4 km.
 FIXED_SIGMAS: Final = ((6, 6.7), (18, 13.3), (24, 20.0), (30, 33.3), (42, 40.0), (48, 53.3), (60, 66.7))
@@ -277,7 +278,7 @@ def fit_baselines(
     if missing:
         raise InputError(f"there are no training cases of lead {missing[0]} h: the baselines cannot be fitted")
     mapping = quantiles.fit()
-    chosen = sorted(number for own in numbers.values() for number in _spread(own, max_tuning_cases))
+    chosen = sorted(number for own in numbers.values() for number in spread(own, max_tuning_cases))
     sums = _TuningSums.zeros(len(leads), len(thresholds))
     seen = 0
     for case in _track(_some(cases, chosen), "baselines: tuning", len(chosen), progress):
@@ -379,8 +380,13 @@ def _track(cases: Iterable[Case], description: str, total: int | None, progress:
     return track(cases, description, total=total) if progress else cases
 
 
-def _spread(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many of the numbers: one of each of equal parts, not always the same hour of the day."""
+def spread(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of the numbers: one of each of equal parts, not always the same hour of the day.
+
+    Args:
+        numbers: to choose from.
+        most: that are chosen.
+    """
     if len(numbers) <= most:
         return list(numbers)
     # multiples of the golden section never fall into step with a cycle

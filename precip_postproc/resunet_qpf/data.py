@@ -19,6 +19,7 @@ from ai4sim.manifest import Manifest
 from ai4sim.sampling import evaluation_batch_size
 from ai4sim.store import open_store, read_manifest
 from precip_postproc.resunet_qpf import config, prepare
+from precip_postproc.resunet_qpf.baselines import spread
 from precip_postproc.resunet_qpf.batches import CaseDataset
 from precip_postproc.resunet_qpf.case_list import CaseList, find_missing, leave_out
 from precip_postproc.resunet_qpf.climate import Climate
@@ -258,7 +259,7 @@ class QpfData(ExperimentData):
             self.channels,
             least_quality=least_quality,
             patch=self._patch,
-            coarse=None if coarse is None else coarse,
+            coarse=coarse,
         )
 
     @property
@@ -302,10 +303,12 @@ class QpfData(ExperimentData):
         return BatchLoader(self._dataset(config.TRAINING_QUALITY), sampler, num_workers=self.num_workers)
 
     def val_dataloader(self) -> BatchLoader:
-        """Whole fields of validation cases, spread over all where they are too many."""
+        """Whole fields of validation cases, where they are too many as many of each lead time, spread over all days."""
         rows = self._rows["validation"]
         if len(rows) > self.validation_cases:
-            rows = rows[np.linspace(0, len(rows) - 1, self.validation_cases).round().astype(int)]
+            most = max(1, self.validation_cases // len(self.leads))
+            by_lead = [rows[self._leads[rows] == lead].tolist() for lead in self.leads]
+            rows = np.array(sorted(row for members in by_lead for row in spread(members, most)), np.int64)
         return self._whole(rows)
 
     def test_dataloader(self) -> BatchLoader:

@@ -28,10 +28,16 @@ def flip(fields: Tensor, observed: Tensor, channels: Sequence[str], *, rows: boo
     return fields.flip(axis) * signs[:, None, None], observed.flip(axis)
 
 
-def random_flips(batch: Batch, channels: Sequence[str]) -> Batch:
-    """Mirror half of the batches from south to north, and half of them from west to east."""
+def random_flips(batch: Batch, channels: Sequence[str], generator: torch.Generator | None = None) -> Batch:
+    """Mirror half of the batches from south to north, and half of them from west to east.
+
+    Args:
+        batch: with ``fields`` and ``observed``.
+        channels: names of the fields.
+        generator: of the random numbers; by default torch's own.
+    """
     fields, observed = batch["fields"], batch["observed"]
     for rows in (True, False):
-        if torch.rand(()) < 0.5:
+        if torch.rand((), generator=generator) < 0.5:
             fields, observed = flip(fields, observed, channels, rows=rows)
     return {**batch, "fields": fields, "observed": observed}

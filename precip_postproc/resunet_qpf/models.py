@@ -1,5 +1,6 @@
 """Training of networks that give the distribution of hourly precipitation."""
 
+import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ai4sim.errors import InputError
@@ -93,6 +95,7 @@ class QpfModule(ExperimentModule):
         self.allow_lead_extrapolation, self.warm_start = allow_lead_extrapolation, warm_start
         self.channels: list[str] | None = None
         self.trained_on: TrainedOn | None = None
+        self._data: TrainedOn | None = None  # of the data at hand
         self.calibration: Calibration | None = None
         # sums over a validation: squared errors of all exceedances and number of points; and by lead, edge and bin
         self._validated = torch.zeros(2, dtype=torch.float64)
@@ -133,7 +136,11 @@ class QpfModule(ExperimentModule):
             version=metadata.version("ai4sim"),
             coarse=data.coarse_means(),
         )
-        if self.trained_on is None:
+        self._data = found
+        if self.trained_on is not None:
+            self.trained_on.require_same(found, same_leads=stage == "fit")
+            self._require_leads(data.leads)
+        elif stage == "fit":
             self.trained_on = found
             climate = data.climate()
             climate.warn_empty(self.edges)
@@ -141,11 +148,18 @@ class QpfModule(ExperimentModule):
                 bias = self.network.head.bias
                 assert bias is not None
                 bias.copy_(self.head.initial_bias(climate))
-            if stage == "fit" and self.warm_start is not None:
+            if self.warm_start is not None:
                 self._start_from(self.warm_start)
-        else:
-            self.trained_on.require_same(found, same_leads=stage == "fit")
-            self._require_leads(data.leads)
+
+    def _trained(self) -> TrainedOn:
+        """What the model was trained on.
+
+        Raises:
+            InputError: nothing.
+        """
+        if self.trained_on is None:
+            raise InputError("the model was never trained: give the checkpoint of a fit with --ckpt_path")
+        return self.trained_on
 
     def _start_from(self, path: Path) -> None:
         """Take the weights of another training, with the same edges and features."""
@@ -185,10 +199,11 @@ class QpfModule(ExperimentModule):
             raise InputError("the checkpoint does not say what it was trained on: it is not of this use case")
         stored = TrainedOn.from_dict(checkpoint[TRAINED_ON])
         stored.require_model(list(self.edges), self.features.constants())
-        if self.trained_on is not None:
-            stored.require_same(self.trained_on, same_leads=False)
-            self._require_leads(self.trained_on.leads)
         self.trained_on = stored
+        if self._data is not None:
+            going_on = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+            stored.require_same(self._data, same_leads=going_on)
+            self._require_leads(self._data.leads)
         if (known := checkpoint.get(CALIBRATION)) is not None:
             self.calibration = Calibration(known["leads"], known["forecast"].numpy(), known["observed"].numpy())
 
@@ -209,7 +224,10 @@ class QpfModule(ExperimentModule):
         """Loss of a batch of patches."""
         if self.flips:
             assert self.channels is not None
-            batch = random_flips(batch, self.channels)
+            # of the step's own random numbers: a fit that goes on turns the same patches
+            step = 1_000_003 * self.current_epoch + batch_idx
+            generator = torch.Generator().manual_seed(torch.initial_seed() + step)
+            batch = random_flips(batch, self.channels, generator)
         observed = batch["observed"]
         outputs = self(batch["fields"], batch["conditions"])
         weights = torch.isfinite(observed) * batch["weight"][:, None, None]
@@ -239,7 +257,7 @@ class QpfModule(ExperimentModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums anew."""
-        leads = self.trained_on.leads if self.trained_on is not None else []
+        leads = self._trained().leads
         self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
         self._binned = torch.zeros(len(leads), len(self.edges), len(BINS) - 1, 3, device=self.device)
 
@@ -326,7 +344,11 @@ class QpfModule(ExperimentModule):
         return {"index": batch["index"], "exceedance": packed, "forecast": batch["forecast"]}
 
     def complete_template(self, template: xr.Dataset) -> xr.Dataset:
-        """Add the probabilities at every edge to a template, in ``test`` with the calibration, else the forecast."""
+        """Add the probabilities at every edge to a template, in ``test`` with the calibration, else the forecast.
+
+        Raises:
+            InputError: the model was never trained, or for other lead times or another grid than those of a forecast.
+        """
         data = self.datamodule
         assert isinstance(data, QpfData)
         stage = "predict" if self.trainer.predicting else "test"
@@ -345,6 +367,10 @@ class QpfModule(ExperimentModule):
                 attributes | {"scale_factor": PACKED},
             )
         )
+        trained_on = self._trained()
+        if stage == "predict":
+            self._require_leads(template["lead_time"].values.tolist())
+            trained_on.require_spacing(json.loads(template.attrs["grid"])["spacing_km"])
         template.attrs["model"] = self.label
         template.attrs["calibrated"] = int(self.calibrate and stage == "predict")
         if stage == "predict":

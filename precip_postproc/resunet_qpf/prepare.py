@@ -41,8 +41,6 @@ UNKNOWN: Final = -1  # in place of an amount
 PEAK: Final = 8  # rows and columns of the blocks whose largest amount is kept
 COARSE_MARGIN: Final = 0.5  # degrees
 CASES_PER_REGION: Final = 16
-RECENT: Final = 12
-"""Analyses that are kept for other lead times of other runs."""
 WHOLE_CHUNK: Final = 2**18  # points; larger fields are stored in 4 x 4 chunks
 SMALL_CHUNK: Final = 4 * 128 * 160  # points of small fields that are stored together
 
@@ -90,6 +88,7 @@ class Raw:
     neighbourhoods: Neighbourhoods
     grid: Grid
     _coarse_grid: LatLonGrid | None = None
+    _kept: int = 12
     _recent: dict[np.datetime64, TargetField] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class Raw:
         if found is None:
             found = self._recent[time] = self.targets.read(time, self.grid)
             # a copy of the keys: other threads add to them meanwhile
-            for old in list(self._recent)[:-RECENT]:
+            for old in list(self._recent)[: -self._kept]:
                 self._recent.pop(old, None)
         return found
 
@@ -152,6 +151,8 @@ def build(store: Path, raw: Raw, cases: CaseList, *, scheduler: str | None = Non
         InputError: a file cannot be read, or is of another time, grid, product or unit.
     """
     height, width = raw.grid.shape
+    # analyses that later runs need again, with their shorter lead times
+    raw = replace(raw, _kept=3 * len(np.unique(cases.lead)))
     terrain = read_terrain(raw.terrain, raw.grid)
     sizes = {
         "case": len(cases),
@@ -291,7 +292,8 @@ def load(raw: Raw, inits: NDArray[np.datetime64], leads: NDArray[np.int64]) -> x
 
 def load_case(raw: Raw, init: np.datetime64, lead: int, cycle: Any) -> dict[str, Any]:
     """One row of the store."""
-    forecast = read_forecast(raw.forecasts, init, lead, raw.grid)
+    # as it is stored, so that what is around a point fits the point
+    forecast = unpack(pack(read_forecast(raw.forecasts, init, lead, raw.grid)))
     target = raw.analysis(init + np.timedelta64(lead, "h"))
     quality = np.where(target.quality > 1, -1, target.quality)
     smoothed, fractions = raw.neighbourhoods.look_around(forecast)

@@ -17,7 +17,7 @@ from ai4sim.errors import InputError
 from ai4sim.patches import PatchReader
 from ai4sim.store import open_store, read_manifest
 from precip_postproc.resunet_qpf import config
-from precip_postproc.resunet_qpf.baselines import Baselines, Case, fit_baselines
+from precip_postproc.resunet_qpf.baselines import VERSION, Baselines, Case, fit_baselines
 from precip_postproc.resunet_qpf.calibration import Calibration
 from precip_postproc.resunet_qpf.demo_files import ideal_path
 from precip_postproc.resunet_qpf.prepare import SPLITS, unpack, unpack_observed
@@ -27,6 +27,7 @@ Float = NDArray[np.float32]
 CALIBRATED = "_calibrated"
 IDEAL = "ideal"
 FINGERPRINT = "store_fingerprint"
+SMALL_GRID = 2**16  # points up to which baselines are tuned on as many cases as they like
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Day:
     inits: NDArray[np.datetime64]
 
 
-class StoredCases:
+class StoredCases(Sequence[Case]):
     """Cases of the processed store, one after the other; can be gone through again and again.
 
     Args:
@@ -66,10 +67,10 @@ class StoredCases:
             self._lead = opened["lead"].values.astype(int)
             self._valid = opened["init"].values.astype("datetime64[s]") + self._lead * HOUR
 
-    def __call__(self) -> Iterator[Case]:
-        """One after the other."""
-        for row in self._rows.tolist():
-            yield self.case(row)
+    def __getitem__(self, number: int) -> Case:  # type: ignore[override]  # no slices
+        if not 0 <= number < len(self):
+            raise IndexError(f"case {number} asked for, there are {len(self)}")
+        return self.case(int(self._rows[number]))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,21 +138,28 @@ class TestSamples:
     @cached_property
     def baselines(self) -> Baselines:
         """All baselines, fitted on the training rows; kept beside the store."""
-        manifest = read_manifest(self.store)
+        identity = f"{VERSION} {read_manifest(self.store).fingerprint} {self.thresholds}"
         kept = Path(self.store).with_suffix(".baselines.nc")
         if kept.is_file():
             with xr.open_dataset(kept, engine="h5netcdf") as stored:
                 known = stored.load()
-            if known.attrs.get(FINGERPRINT) == manifest.fingerprint:
+            if known.attrs.get(FINGERPRINT) == identity:
                 return Baselines.from_dataset(known)
         with open_store(self.store) as store:
             rows = np.flatnonzero((store["split"].values == SPLITS.index("train")) & (store["usable"].values > 0))
             leads = sorted(set(store["lead"].values[rows].tolist()))
+        # each case that is tuned on takes seconds on a grid of millions of points
+        points = int(np.prod(self.grid["shape"]))
         fitted = fit_baselines(
-            StoredCases(self.store, rows), self.thresholds, leads, spacing=self.grid["spacing_km"], progress=True
+            StoredCases(self.store, rows),
+            self.thresholds,
+            leads,
+            spacing=self.grid["spacing_km"],
+            max_tuning_cases=int(np.clip(120 * SMALL_GRID / points, 30, 120)),
+            progress=True,
         )
         with atomic_path(kept) as partial:
-            fitted.to_dataset().assign_attrs({FINGERPRINT: manifest.fingerprint}).to_netcdf(partial, engine="h5netcdf")
+            fitted.to_dataset().assign_attrs({FINGERPRINT: identity}).to_netcdf(partial, engine="h5netcdf")
         return fitted
 
     @cached_property
@@ -213,7 +221,7 @@ class TestSamples:
             np.datetime64(label, "D") + np.array(self.hours, "timedelta64[h]"),
         )
 
-    @property
+    @cached_property
     def hours(self) -> list[int]:
         """Hours of the day at which forecasts began, increasing."""
         return sorted({_hour(init) for init in self.predictions["forecast_reference_time"].values})

@@ -1,5 +1,6 @@
 """Everything that scores and figures of probabilities are made of, summed over the test days one by one."""
 
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -44,6 +45,8 @@ class Sums:
         self._maps: dict[str, NDArray[np.float64]] = {}
         self._rng = np.random.default_rng(0)
         self._rain: dict[int, float] = {}
+        # days within which an hour may be forecast more than once are one block
+        self._block_days = max(1, ceil(max(samples.leads) / 24))
 
     def add(self, day: Day) -> None:
         """Add a day."""
@@ -54,6 +57,10 @@ class Sums:
         self._add_pit(day)
         self._add_maps(day)
 
+    def _block(self, day: Day) -> int:
+        """Label of the independent block that a day belongs to."""
+        return day.label // self._block_days
+
     def _add_probability(self, day: Day) -> None:
         dry = day.observed.copy(data=gaussian_smooth(day.forecast.values, [DRY_SIGMA])[0] < DRY).astype(bool)
         high = self._samples.height >= MOUNTAINS
@@ -62,7 +69,7 @@ class Sums:
                 for name, probability in day.probabilities.items():
                     sums = probability_statistics(probability, day.observed, reduce=("y", "x"), mask=own & here)
                     parts = self._probability.setdefault((weather, place), {}).setdefault(name, [])
-                    parts.append(sums.expand_dims(block=[day.label]))
+                    parts.append(sums.expand_dims(block=[self._block(day)]))
 
     def _add_crps(self, day: Day) -> None:
         observed = day.observed.values
@@ -77,7 +84,7 @@ class Sums:
             total = np.where(known, score, 0).sum(axis=(0, 2, 3))
             coords = {"lead_time": day.observed["lead_time"]}
             sums = xr.Dataset({"n": ("lead_time", n), "crps": ("lead_time", total)}, coords)
-            self._crps.setdefault(name, []).append(sums.expand_dims(block=[day.label]))
+            self._crps.setdefault(name, []).append(sums.expand_dims(block=[self._block(day)]))
 
     def _add_fss(self, day: Day) -> None:
         thresholds = [threshold for threshold in FSS_THRESHOLDS if threshold in self._samples.thresholds]
@@ -91,7 +98,7 @@ class Sums:
                 reduce="sample",
                 mask=day.observed.notnull(),
             )
-            self._fss.setdefault(name, []).append(sums.expand_dims(block=[day.label]))
+            self._fss.setdefault(name, []).append(sums.expand_dims(block=[self._block(day)]))
 
     def _add_pit(self, day: Day) -> None:
         exceedance = np.moveaxis(day.exceedance.values, 2, 0)
@@ -99,7 +106,7 @@ class Sums:
         pit = Distribution(exceedance, self._samples.edges).pit(np.nan_to_num(day.observed.values), self._rng)
         labelled = xr.DataArray(np.where(known, pit, np.nan), dims=day.observed.dims)
         sums = pit_statistics(labelled, reduce=("sample", "lead_time", "y", "x"))
-        self._pit.append(sums.expand_dims(block=[day.label]))
+        self._pit.append(sums.expand_dims(block=[self._block(day)]))
 
     def _add_maps(self, day: Day) -> None:
         observed = day.observed.values

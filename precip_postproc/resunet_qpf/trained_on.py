@@ -74,11 +74,23 @@ class TrainedOn:
             InputError: lists all differences.
         """
         found = self._model_differences(other.edges, other.features)
-        if abs(other.spacing_km / self.spacing_km - 1) > SAME_SPACING:
-            found.append(f"grid spacing {other.spacing_km:.3g} km, the checkpoint's is {self.spacing_km:.3g} km")
+        found += self._spacing_differences(other.spacing_km)
         if same_leads and other.leads != self.leads:
             found.append(f"lead times {_listed(other.leads)} h, the checkpoint's are {_listed(self.leads)} h")
         _refuse(found)
+
+    def require_spacing(self, spacing_km: float) -> None:
+        """Refuse a grid on which everything looks larger or smaller than in the training.
+
+        Raises:
+            InputError: its spacing differs by more than a fifth.
+        """
+        _refuse(self._spacing_differences(spacing_km))
+
+    def _spacing_differences(self, spacing_km: float) -> list[str]:
+        if abs(spacing_km / self.spacing_km - 1) <= SAME_SPACING:
+            return []
+        return [f"grid spacing {spacing_km:.3g} km, the checkpoint's is {self.spacing_km:.3g} km"]
 
     def require_within(self, leads: Sequence[int]) -> None:
         """Refuse lead times that no training knows what to do with.

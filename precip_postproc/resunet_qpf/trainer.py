@@ -15,6 +15,7 @@ from precip_postproc.resunet_qpf import config
 from precip_postproc.resunet_qpf.conditions import lead_conditions
 from precip_postproc.resunet_qpf.data import QpfData
 from precip_postproc.resunet_qpf.evaluation import HEADLINE, dry_table, evaluate, skill_table
+from precip_postproc.resunet_qpf.heads import CsgdHead, GammaHead
 from precip_postproc.resunet_qpf.models import QpfModule
 from precip_postproc.resunet_qpf.product import finish
 
@@ -24,7 +25,6 @@ class Probabilities(nn.Module):
 
     Args:
         model: a trained one.
-        size: rows and columns.
     """
 
     def __init__(self, model: QpfModule) -> None:
@@ -55,11 +55,16 @@ def export(ckpt_path: Path, output: Path) -> ExportReport:
         What was written, checked on random fields.
 
     Raises:
-        InputError: the checkpoint is of another use case.
+        InputError: the checkpoint is of another use case, or its head has no counterpart in the format.
     """
     model = load_model(ckpt_path)
     if not isinstance(model, QpfModule):
         raise InputError(f"checkpoint {ckpt_path} is of {type(model).__name__}, expected a QpfModule")
+    if output.suffix == ".onnx" and isinstance(model.head, (GammaHead, CsgdHead)):
+        raise InputError(
+            f"ONNX has no incomplete gamma function, which the probabilities of a {type(model.head).__name__} need: "
+            "export with --format pt2"
+        )
     noise = torch.Generator().manual_seed(0)
     fields = 3 * torch.rand(2, len(model.features.needs), 64, 64, generator=noise)
     times = np.array(["2025-12-01T12", "2025-06-01T18"], "datetime64[s]")

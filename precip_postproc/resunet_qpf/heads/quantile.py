@@ -67,7 +67,7 @@ class QuantileHead(Head):
         share = levels.diff()[:, None, None]
         first, last = quantiles[:, 0], quantiles[:, -1]
         # far above 0, so that no edge is divided by (almost) nothing where the first quantile is not positive
-        rise = first.clamp(min=float(self.edges[0]) * 1e-3)
+        rise = torch.maximum(first, self.edges[0].to(first) * 1e-3)
         decay = (steps[:, -1] / self._tail).clamp(SHORTEST_TAIL, LONGEST_TAIL)
         rest = 1 - levels[-1]
         exceedances = []

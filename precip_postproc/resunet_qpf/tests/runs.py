@@ -1,6 +1,6 @@
 """A small run of the command line for all tests that need a finished one.
 
-As a program, it is the use case's command line without the scores: ``python -m precip_postproc.resunet_qpf.tests.runs``.
+As a program, it is the command line without scores: ``python -m precip_postproc.resunet_qpf.tests.runs``.
 """
 
 import os

@@ -14,10 +14,10 @@ from precip_postproc.resunet_qpf.baselines import (
     Baselines,
     Case,
     Tuned,
-    _spread,
     exceeds,
     fit_baselines,
     fixed_sigma,
+    spread,
 )
 from precip_postproc.resunet_qpf.periodic import PeriodicGrid
 from precip_postproc.resunet_qpf.quantile_mapping import QuantileCounts, neighbourhood_fractions
@@ -223,14 +223,14 @@ def test_a_stream_gives_what_a_sequence_gives(training, capsys):
     assert own.to_dataset().identical(other.to_dataset())
 
 
-def test_cases_for_tuning_are_spread_over_dates_and_hours():
-    chosen = baselines._spread(range(1000, 1240), 120)
+def test_cases_for_tuning_arespread_over_dates_and_hours():
+    chosen = baselines.spread(range(1000, 1240), 120)
     assert len(set(chosen)) == 120
     assert (np.diff(chosen) > 0).all()
     assert np.diff(chosen).max() <= 4
     # two initial times a day
     assert 0.4 < np.mean(np.array(chosen) % 2) < 0.6
-    assert baselines._spread([3, 5, 8], 4) == [3, 5, 8]
+    assert baselines.spread([3, 5, 8], 4) == [3, 5, 8]
 
 
 def test_choice_with_too_few_events_is_that_of_the_threshold_before():
@@ -443,8 +443,8 @@ def test_training_that_gives_nothing_is_refused(training, fitted):
 
 
 @pytest.mark.parametrize("n", [5, 120, 121, 150, 191, 500, 1999])
-def test_cases_for_tuning_are_spread_and_all_different(n):
-    chosen = _spread(range(n), 120)
+def test_cases_for_tuning_arespread_and_all_different(n):
+    chosen = spread(range(n), 120)
     assert len(set(chosen)) == len(chosen) <= 120
     assert len(chosen) >= min(n, 120) * 0.75
     assert np.diff(chosen).max(initial=1) <= 2 * max(1, n / 120) + 1

@@ -277,7 +277,7 @@ def test_baselines_are_kept_beside_the_store(samples, monkeypatch):
 
 def test_where_a_forecast_is_missing_nothing_is_verified(samples, monkeypatch):
     cases = StoredCases(samples.store, np.array([0, 1]))
-    assert len(cases) == len(list(cases())) == 2
+    assert len(cases) == len(list(cases)) == 2
     reader = cases._readers["forecast"]
 
     class Gappy:

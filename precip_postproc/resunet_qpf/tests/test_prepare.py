@@ -5,6 +5,7 @@ import inspect
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -351,9 +352,8 @@ class TestAnalyses:
         assert read == times
         assert len(pickle.loads(pickle.dumps(raw(demo_raw, demo_grid)))._recent) == 0
 
-    def test_only_the_last_ones_are_kept(self, demo_raw, demo_grid, monkeypatch):
-        monkeypatch.setattr(prepare, "RECENT", 2)
-        source = raw(demo_raw, demo_grid)
+    def test_only_the_last_ones_are_kept(self, demo_raw, demo_grid):
+        source = replace(raw(demo_raw, demo_grid), _kept=2)
         times = [INIT + 12 * step * HOUR for step in range(1, 5)]
         for time in [time - 6 * HOUR for time in times]:
             source.analysis(time)

@@ -1,0 +1,124 @@
+"""What the command line does with products, outputs that are there already, and mistakes in settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from ai4sim.cli import ExperimentCLI, run
+from ai4sim.datamodule import ExperimentData
+from ai4sim.errors import InputError
+from ai4sim.modules import ExperimentModule
+from ai4sim.tests.command_line import QUIET, message_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that refuse an odd number."""
+
+    number: int = 2
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise InputError(f"model.choice.number must be even, not {self.number}")
+
+
+class Doubling(ExperimentModule):
+    """Predicts twice its input."""
+
+    def __init__(self, choice: Choice | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        return {"index": batch["index"], "y": self.weight * batch["x"]}
+
+
+class Numbers(ExperimentData):
+    """The numbers 0 to 3."""
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    def summary(self) -> Table:
+        return Table()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        rows = [{"index": torch.tensor([row]), "x": torch.tensor([float(row)])} for row in range(4)]
+        return DataLoader(rows, batch_size=None)
+
+    def prediction_template(self, stage: str) -> xr.Dataset:
+        empty = dask.array.zeros(4, dtype=np.float32, chunks=1)
+        return xr.Dataset({"y": ("sample", empty, {"units": "m"})}, {"row": ("sample", np.arange(4))})
+
+
+def halved(predictions: xr.Dataset, output: Path) -> xr.Dataset:
+    output.with_suffix(".txt").write_text("drawn")
+    return xr.Dataset({"half": predictions["y"] / 4})
+
+
+def command(product=None):
+    def main(words: list[str]) -> ExperimentCLI:
+        options = {"use_case": "nowhere", "evaluate": None, "exporter": None, "headline": (), "product": product}
+        return run(lambda: ExperimentCLI(Doubling, Numbers, **options, args=words))
+
+    return main
+
+
+def opened(path: Path) -> xr.Dataset:
+    if path.suffix == ".nc":
+        return xr.load_dataset(path)
+    return xr.open_zarr(path, consolidated=False).load()
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+class TestPredict:
+    def test_predictions_are_written_as_they_are_without_a_product(self, tmp_path, suffix):
+        output = tmp_path / f"numbers.{suffix}"
+        command()(["predict", "--output", str(output), *QUIET])
+        assert opened(output)["y"].values.tolist() == [0, 2, 4, 6]
+        assert [path.name for path in tmp_path.iterdir()] == [output.name]
+
+    def test_a_product_is_made_of_predictions(self, tmp_path, suffix):
+        output = tmp_path / f"numbers.{suffix}"
+        command(halved)(["predict", "--output", str(output), *QUIET])
+        assert opened(output)["half"].values.tolist() == [0, 0.5, 1, 1.5]
+        assert list(opened(output).data_vars) == ["half"]
+        assert {path.name for path in tmp_path.iterdir()} == {output.name, "numbers.txt"}
+
+    def test_what_is_there_is_replaced_on_request_alone(self, tmp_path, suffix, capsys):
+        output = tmp_path / f"numbers.{suffix}"
+        command()(["predict", "--output", str(output), *QUIET])
+        message = message_of(command(halved), capsys, "predict", "--output", str(output))
+        assert f"numbers.{suffix} exists already: remove it, name another output or set --overwrite" in message
+        assert list(opened(output).data_vars) == ["y"]
+        command(halved)(["predict", "--output", str(output), "--overwrite", "true", *QUIET])
+        assert list(opened(output).data_vars) == ["half"]
+
+    def test_a_product_that_fails_leaves_what_is_there_and_is_no_obstacle(self, tmp_path, suffix, capsys):
+        output = tmp_path / f"numbers.{suffix}"
+        command()(["predict", "--output", str(output), *QUIET])
+
+        def failing(predictions: xr.Dataset, output: Path) -> xr.Dataset:
+            raise ZeroDivisionError
+
+        again = ["predict", "--output", str(output), "--overwrite", "true", *QUIET]
+        with pytest.raises(ZeroDivisionError):
+            command(failing)(again)
+        assert list(opened(output).data_vars) == ["y"]
+        command(halved)(again)
+        assert list(opened(output).data_vars) == ["half"]
+        assert {path.name for path in tmp_path.iterdir()} == {output.name, "numbers.txt"}
+
+
+def test_a_mistake_in_settings_that_may_be_absent_is_a_message(tmp_path, capsys):
+    words = ["predict", "--output", str(tmp_path / "numbers.nc"), "--model.choice.number", "3"]
+    message = message_of(command(), capsys, *words)
+    assert "error: model.choice.number must be even, not 3" in message
+    assert "Union" not in message
