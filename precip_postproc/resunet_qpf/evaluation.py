@@ -65,8 +65,8 @@ def evaluate(folder: Path) -> Scorecard:
     with xr.open_zarr(folder / PREDICTIONS, consolidated=False, chunks=None) as predictions:
         samples = TestSamples(predictions)
         sums = Sums(samples)
-        for day in track(samples.days(), "scoring", total=len(samples.labels), transient=True):
-            sums.add(day)
+        for part in track(samples.parts(), "scoring", total=samples.n_parts, transient=True):
+            sums.add(part)
         roles: dict[str, Role] = {samples.model: "model"}
         if samples.calibration is not None:
             roles[samples.model + CALIBRATED] = "model"

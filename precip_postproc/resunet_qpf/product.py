@@ -44,8 +44,9 @@ def make_product(
     """
     edges = predictions["edge"].values
     places = [int(np.abs(edges - threshold).argmin()) for threshold in thresholds]
-    layers: dict[str, list[Field]] = {}
-    for sample in range(predictions.sizes["sample"]):
+    layers: dict[str, Field] = {}
+    n_leads = predictions.sizes["sample"]
+    for sample in range(n_leads):
         one = predictions.isel(sample=sample)
         exceedance, forecast = one["exceedance"].values.astype(np.float32), one["forecast"].values.astype(np.float32)
         distribution = Distribution(exceedance, edges)
@@ -64,7 +65,9 @@ def make_product(
             ("precipitation_mean", distribution.mean()),
             ("precipitation_forecast", forecast),
         ):
-            layers.setdefault(name, []).append(values.astype(np.float32))
+            if name not in layers:
+                layers[name] = np.empty((n_leads, *values.shape), np.float32)
+            layers[name][sample] = values
     dims = {
         name: ("lead_time", *extra, *GRID)
         for names, extra in (
@@ -74,7 +77,7 @@ def make_product(
         )
         for name in names
     }
-    product = xr.Dataset({name: (dims[name], np.stack(values)) for name, values in layers.items()})
+    product = xr.Dataset({name: (dims[name], values) for name, values in layers.items()})
     product = product.assign_coords(
         lead_time=(
             "lead_time",

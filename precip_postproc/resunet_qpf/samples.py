@@ -27,6 +27,7 @@ Float = NDArray[np.float32]
 CALIBRATED = "_calibrated"
 IDEAL = "ideal"
 FINGERPRINT = "store_fingerprint"
+LARGEST_PART = 2**22  # points of forecasts that are scored at once
 SMALL_GRID = 2**16  # points up to which baselines are tuned on as many cases as they like
 
 
@@ -174,30 +175,50 @@ class TestSamples:
         labels: list[int] = np.unique(self._dates).tolist()
         return labels
 
-    def days(self) -> Iterator[Day]:
-        """Day after day."""
-        for label in self.labels:
-            yield self.day(label)
+    @cached_property
+    def _lead_groups(self) -> list[list[int]]:
+        """Lead times that are scored together: on large grids one after the other, so that memory is bounded."""
+        points = len(self.hours) * int(np.prod(self.grid["shape"]))
+        together = max(1, LARGEST_PART // points)
+        return [self.leads[start : start + together] for start in range(0, len(self.leads), together)]
 
-    def day(self, label: int) -> Day:
-        """All forecasts that began on a day.
+    @property
+    def n_parts(self) -> int:
+        """Number of parts."""
+        return len(self.labels) * len(self._lead_groups)
+
+    def parts(self) -> Iterator[Day]:
+        """Day after day, each in parts of some lead times."""
+        for label in self.labels:
+            for leads in self._lead_groups:
+                if self._samples(label, leads).size:
+                    yield self.day(label, leads)
+
+    def _samples(self, label: int, leads: Sequence[int]) -> NDArray[np.int64]:
+        of_leads = np.isin(self.predictions["lead_time"].values, leads)
+        samples: NDArray[np.int64] = np.flatnonzero((self._dates == label) & of_leads)
+        return samples
+
+    def day(self, label: int, leads: Sequence[int] | None = None) -> Day:
+        """Forecasts that began on a day.
 
         Args:
             label: of the day.
+            leads: lead times, h; by default all.
         """
-        samples = np.flatnonzero(self._dates == label)
-        part = self.predictions.isel(sample=slice(int(samples[0]), int(samples[-1]) + 1)).load()
+        leads = self.leads if leads is None else list(leads)
+        part = self.predictions.isel(sample=self._samples(label, leads))
         starts = part["forecast_reference_time"].values
-        shape = (len(self.hours), len(self.leads))
+        shape = (len(self.hours), len(leads))
         size = (part.sizes["y"], part.sizes["x"])
         observed = np.full((*shape, *size), np.nan, np.float32)
         forecast = np.zeros_like(observed)
         exceedance = np.zeros((*shape, len(self.edges), *size), np.float32)
         products: dict[str, Float] = {}
         for number in range(part.sizes["sample"]):
-            one = part.isel(sample=number)
+            one = part.isel(sample=number).load()
             case = self._cases.case(int(one["row"]))
-            place = self.hours.index(_hour(starts[number])), self.leads.index(case.lead)
+            place = self.hours.index(_hour(starts[number])), leads.index(case.lead)
             observed[place], forecast[place] = case.observed, case.forecast
             exceedance[place] = one["exceedance"].values
             for name, values in self._products(case, exceedance[place], starts[number]).items():
@@ -207,7 +228,7 @@ class TestSamples:
 
         def labelled(values: Float, *extra: str) -> xr.DataArray:
             array = xr.DataArray(values, dims=("sample", "lead_time", *extra, "y", "x"))
-            array = array.assign_coords(lead_time=("lead_time", self.leads, {"units": "hours"}))
+            array = array.assign_coords(lead_time=("lead_time", leads, {"units": "hours"}))
             if "threshold" in extra:
                 return array.assign_coords(threshold=("threshold", list(self.thresholds)))
             return array if "edge" in extra else array.assign_attrs(units="mm")

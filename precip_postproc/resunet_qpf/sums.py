@@ -1,5 +1,6 @@
 """Everything that scores and figures of probabilities are made of, summed over the test days one by one."""
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Final
 
@@ -50,7 +51,7 @@ class Sums:
 
     def add(self, day: Day) -> None:
         """Add a day."""
-        self._rain[day.label] = float(np.nansum(day.observed.values))
+        self._rain[day.label] = self._rain.get(day.label, 0) + float(np.nansum(day.observed.values))
         self._add_probability(day)
         self._add_crps(day)
         self._add_fss(day)
@@ -128,7 +129,7 @@ class Sums:
         of the initial time.
         """
         strata = {
-            key: {name: merge_sums(*parts) for name, parts in by_name.items()}
+            key: {name: merge_parts(parts) for name, parts in by_name.items()}
             for key, by_name in self._probability.items()
         }
         names = list(next(iter(strata.values())))
@@ -149,11 +150,11 @@ class Sums:
 
     def crps(self) -> dict[str, xr.Dataset]:
         """Sums of the CRPS of every product (block, lead_time)."""
-        return {name: merge_sums(*parts) for name, parts in self._crps.items()}
+        return {name: merge_parts(parts) for name, parts in self._crps.items()}
 
     def fss(self) -> dict[str, xr.Dataset]:
         """Sums of the fractions skill score (block, lead_time, threshold, window)."""
-        return {name: merge_sums(*parts) for name, parts in self._fss.items()}
+        return {name: merge_parts(parts) for name, parts in self._fss.items()}
 
     def pit(self) -> dict[str, Interval]:
         """Density of the model's probability integral transform, with intervals."""
@@ -174,3 +175,18 @@ class Sums:
             skill = np.where((self._maps["n"] > 0) & (rival > 0), 1 - own / rival, np.nan)
         attrs = {"units": "1", "long_name": "Brier skill against the smoothed forecast"}
         return xr.DataArray(skill, dims=("y", "x"), attrs=attrs)
+
+
+def merge_parts(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Sums over days, of which a part may have some of the lead times.
+
+    Args:
+        parts: with the dimensions block and lead_time.
+    """
+    by_leads: dict[tuple[int, ...], list[xr.Dataset]] = {}
+    for part in parts:
+        by_leads.setdefault(tuple(part["lead_time"].values.tolist()), []).append(part)
+    merged = [merge_sums(*by_leads[leads]) for leads in sorted(by_leads)]
+    if len(merged) == 1:
+        return merged[0]
+    return xr.concat(merged, "lead_time", join="outer", fill_value=0, data_vars="minimal", combine_attrs="override")

@@ -85,7 +85,7 @@ def samples(run) -> TestSamples:
 
 @pytest.fixture(scope="module")
 def days(samples) -> list[Day]:
-    return list(samples.days())
+    return list(samples.parts())
 
 
 def test_products_and_their_roles(run):
@@ -254,7 +254,7 @@ def test_a_run_that_lacks_a_forecast_is_scored_on_the_others(run):
     kept = np.delete(np.arange(16), [5, 6])
     samples = TestSamples(whole.isel(sample=kept))
     sums = Sums(samples)
-    for day in samples.days():
+    for day in samples.parts():
         sums.add(day)
     statistics = sums.probability()["test"][MODEL]
     known = np.isfinite(run.observed[kept])
@@ -299,3 +299,30 @@ def test_days_that_are_shown_are_wet_and_apart(samples):
     sums._rain = {10: 5.0, 12: 9.0, 18: 1.0, 30: 4.0}
     assert sums.wettest(apart=5) == [12, 30]
     assert sums.wettest(number=3, apart=1) == [12, 10, 30]
+
+
+def test_scoring_some_lead_times_at_a_time_changes_nothing(samples, monkeypatch):
+    def scored() -> Sums:
+        sums = Sums(samples)
+        for part in samples.parts():
+            sums.add(part)
+        return sums
+
+    whole = scored()
+    assert samples.n_parts == len(samples.labels)
+    monkeypatch.setattr("precip_postproc.resunet_qpf.samples.LARGEST_PART", 1)
+    del samples._lead_groups
+    try:
+        assert samples.n_parts == len(samples.labels) * len(samples.leads)
+        assert {part.observed.sizes["lead_time"] for part in samples.parts()} == {1}
+        split = scored()
+    finally:
+        del samples._lead_groups
+    for name, sums in whole.probability()["test"].items():
+        xr.testing.assert_allclose(split.probability()["test"][name], sums)
+    for name, sums in whole.crps().items():
+        xr.testing.assert_allclose(split.crps()[name], sums)
+    for name, sums in whole.fss().items():
+        xr.testing.assert_allclose(split.fss()[name], sums)
+    xr.testing.assert_allclose(split.skill_map(), whole.skill_map())
+    assert split.wettest() == whole.wettest()
