@@ -1,9 +1,9 @@
-import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ai4sim.probability_figures import (
     plot_corp,
@@ -61,7 +61,7 @@ def curves_of(statistics: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 def texts(figure: Figure) -> str:
     figure.draw_without_rendering()
-    return "\n".join(str(text.get_text()) for text in figure.findobj(mpl.text.Text))  # type: ignore[attr-defined]  # always has it
+    return "\n".join(str(text.get_text()) for text in figure.findobj(Text))
 
 
 def line(ax, color: str, place: int = 0):

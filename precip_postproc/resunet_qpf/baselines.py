@@ -1,8 +1,8 @@
 """What a user would take instead of a network: fitted on training cases, one forecast in, probabilities out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
@@ -46,7 +46,14 @@ class Case(NamedTuple):
     observed: Float
 
 
-Cases = Sequence[Case] | Callable[[], Iterable[Case]]
+class Cases(Protocol):
+    """Training cases that can be gone through again, and found by their number: a list, or stored ones."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Case]: ...
+
+    def __getitem__(self, number: int, /) -> Case: ...
 
 
 @dataclass(frozen=True)
@@ -245,8 +252,7 @@ def fit_baselines(
     thousands of the smaller ones.
 
     Args:
-        cases: a sequence, or a function that gives the same cases whenever it is called; cases of a lead in order of
-            time.
+        cases: those of a lead in order of time.
         thresholds: increasing, mm.
         leads: of the cases, increasing, h.
         spacing: of the grid, km, to which the smoothing of the reference system is scaled.
@@ -255,7 +261,7 @@ def fit_baselines(
 
     Raises:
         InputError: thresholds or leads do not increase; a case of another lead or grid, or whose forecast is not
-            finite; a lead without cases or without observations; or the second pass gives fewer cases.
+            finite; or a lead without cases or without observations.
     """
     thresholds, leads = tuple(float(t) for t in thresholds), tuple(int(lead) for lead in leads)
     for name, values, unit in (("thresholds", thresholds, "mm"), ("leads", leads, "h")):
@@ -264,7 +270,7 @@ def fit_baselines(
     climatology, quantiles = ClimatologyCounts(thresholds), QuantileCounts(thresholds, leads)
     numbers: dict[int, list[int]] = {lead: [] for lead in leads}
     shape: tuple[int, ...] | None = None
-    for number, case in enumerate(_track(_all(cases), "baselines: counting", None, progress)):
+    for number, case in enumerate(_track(cases, "baselines: counting", len(cases), progress)):
         shape = shape or case.forecast.shape
         if case.lead not in numbers:
             raise InputError(f"a training case of {case.time} has lead {case.lead} h; expected one of {leads} h")
@@ -280,12 +286,9 @@ def fit_baselines(
     mapping = quantiles.fit()
     chosen = sorted(number for own in numbers.values() for number in spread(own, max_tuning_cases))
     sums = _TuningSums.zeros(len(leads), len(thresholds))
-    seen = 0
-    for case in _track(_some(cases, chosen), "baselines: tuning", len(chosen), progress):
+    again = (cases[number] for number in chosen)
+    for case in _track(again, "baselines: tuning", len(chosen), progress):
         sums.add(leads.index(case.lead), case, thresholds, mapping)
-        seen += 1
-    if seen < len(chosen):
-        raise InputError("the training cases of the second pass are fewer than those of the first one")
     unseen = [lead for lead, n in zip(leads, sums.n, strict=True) if n == 0]
     if unseen:
         raise InputError(f"lead {unseen[0]} h: there is no valid observation at any point of the cases for tuning")
@@ -364,19 +367,7 @@ def _check_forecast(forecast: Float, lead: int, time: np.datetime64, shape: tupl
         )
 
 
-def _all(cases: Cases) -> Iterable[Case]:
-    return cases() if callable(cases) else cases
-
-
-def _some(cases: Cases, numbers: Sequence[int]) -> Iterable[Case]:
-    """The cases of given increasing numbers."""
-    if not callable(cases):
-        return (cases[number] for number in numbers)
-    wanted = set(numbers)
-    return (case for number, case in enumerate(cases()) if number in wanted)
-
-
-def _track(cases: Iterable[Case], description: str, total: int | None, progress: bool) -> Iterable[Case]:
+def _track(cases: Iterable[Case], description: str, total: int, progress: bool) -> Iterable[Case]:
     return track(cases, description, total=total) if progress else cases
 
 

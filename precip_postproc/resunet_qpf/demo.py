@@ -303,6 +303,7 @@ def _in_processes(
                 for result in pool.map(write, batches):
                     yield result
                     finished += 1
+        # Python raises the latter where the system has no semaphores
         except (BrokenProcessPool, NotImplementedError) as error:
             logger.warning("the demo is made by one process, for others cannot be started: %s", error)
     yield from map(write, batches[finished:])

@@ -266,14 +266,11 @@ def dry_table(scorecard: Scorecard) -> Table:
     for heading in ("product", "mean probability of 0.25 mm", "observed", "difference"):
         table.add_column(heading, justify="left" if heading == "product" else "right")
     for name in scorecard.models:
-        rows = {
-            metric: scorecard.find(name, metric, split="test_dry", threshold=config.THRESHOLDS[0])
+        forecast, observed, bias = (
+            scorecard.find(name, metric, split="test_dry", threshold=config.THRESHOLDS[0])
             for metric in ("mean_forecast", "base_rate", "probability_bias")
-        }
-        if None in rows.values():
-            continue
-        bias = rows["probability_bias"]
-        assert bias is not None
-        cells = [f"{rows[metric]['value']:.4f}" for metric in ("mean_forecast", "base_rate")]  # type: ignore[index]
-        table.add_row(name, *cells, Text(f"{bias['value']:+.4f} [{bias['lower']:+.4f}, {bias['upper']:+.4f}]"))
+        )
+        if forecast is not None and observed is not None and bias is not None:
+            cells = [f"{row['value']:.4f}" for row in (forecast, observed)]
+            table.add_row(name, *cells, Text(f"{bias['value']:+.4f} [{bias['lower']:+.4f}, {bias['upper']:+.4f}]"))
     return table

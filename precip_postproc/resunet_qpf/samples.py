@@ -53,7 +53,7 @@ class Day:
     inits: NDArray[np.datetime64]
 
 
-class StoredCases(Sequence[Case]):
+class StoredCases:
     """Cases of the processed store, one after the other; can be gone through again and again.
 
     Args:
@@ -68,9 +68,10 @@ class StoredCases(Sequence[Case]):
             self._lead = opened["lead"].values.astype(int)
             self._valid = opened["init"].values.astype("datetime64[s]") + self._lead * HOUR
 
-    def __getitem__(self, number: int) -> Case:  # type: ignore[override]  # no slices
-        if not 0 <= number < len(self):
-            raise IndexError(f"case {number} asked for, there are {len(self)}")
+    def __iter__(self) -> Iterator[Case]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Case:
         return self.case(int(self._rows[number]))
 
     def __len__(self) -> int:

@@ -39,12 +39,13 @@ from precip_postproc.resunet_qpf.readers.target import BAD
 OnInvalid = Literal["error", "mask"]
 
 
+@dataclass(frozen=True)
 class Source:
     """Base of all sources, which are data classes."""
 
     def settings(self) -> dict[str, Any]:
         """What decides about the values, for the manifest: not where the files are."""
-        chosen = {each.name: getattr(self, each.name) for each in fields(self) if not each.name.startswith("_")}  # type: ignore[arg-type]
+        chosen = {each.name: getattr(self, each.name) for each in fields(self) if not each.name.startswith("_")}
         return {"kind": type(self).__name__, **{k: v for k, v in chosen.items() if not isinstance(v, Path)}}
 
 

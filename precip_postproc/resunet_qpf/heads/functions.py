@@ -1,7 +1,8 @@
 """Functions of tensors that the heads and their losses share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,17 +33,17 @@ class _UpperGamma(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        shape, x = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        shape, x = ctx.saved_tensors
         a, z = shape.double(), x.double()
         by_shape = by_x = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[0]:
             # small against the scale on which Q varies with a, which is 1 or sqrt(a), but not so small as to magnify
             # the jumps of 4e-10 at which torch's Q changes its method above a = 20
             h = torch.minimum(6e-5 * (1 + a), a / 2)
             slope = (torch.special.gammaincc(a + h, z) - torch.special.gammaincc(a - h, z)) / (2 * h)
             by_shape = gradient * slope.to(shape.dtype)
-        if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[1]:
             z = z.clamp(min=torch.finfo(x.dtype).tiny)
             density = torch.exp((a - 1) * z.log() - z - torch.lgamma(a))
             by_x = -gradient * density.to(x.dtype)
@@ -58,5 +59,5 @@ def upper_gamma(shape: Tensor, x: Tensor) -> Tensor:
         shape: a > 0.
         x: not negative, of the same shape.
     """
-    result: Tensor = _UpperGamma.apply(*torch.broadcast_tensors(shape, x))  # type: ignore[no-untyped-call]
-    return result
+    apply: Callable[..., Tensor] = _UpperGamma.apply
+    return apply(*torch.broadcast_tensors(shape, x))

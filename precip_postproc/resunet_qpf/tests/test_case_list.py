@@ -27,7 +27,7 @@ class Forecasts(ForecastSource):
         return [self.folder / f"{init}+{lead}"]
 
     def read(self, init, lead):
-        raise NotImplementedError
+        raise AssertionError("no file is read to find out which are missing")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Targets(TargetSource):
         return [self.folder / f"{time}", self.folder / f"{time} quality"]
 
     def read(self, time, grid):
-        raise NotImplementedError
+        raise AssertionError("no file is read to find out which are missing")
 
 
 @pytest.fixture
