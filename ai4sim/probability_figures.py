@@ -17,7 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from ai4sim.style import COLORS, LINE_STYLES, TRUTH_COLOR, format_tick, new_figure, style
+from ai4sim.panels import legend_below, line_look, line_marks, outer_labels, panel_layout
+from ai4sim.style import COLORS, TRUTH_COLOR, format_tick, new_figure, style
 from ai4sim.verification.bootstrap import Interval
 from ai4sim.verification.metrics import format_units
 from ai4sim.verification.probabilistic import (
@@ -32,13 +33,8 @@ MODEL: Final = "model"
 
 Curves = Mapping[str, xr.Dataset] | xr.Dataset
 
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _GUIDE: Final = "#7F7F7F"
 _SHADE: Final = "#EFEFEF"
-_COLUMNS: Final = 3
-# Inches of a panel with its labels.
-_PANEL: Final = 2.75
-_SINGLE_PANEL: Final = 4.0
 _UNIT_TICKS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _CSI_LEVELS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BIASES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -64,7 +60,7 @@ def plot_reliability(curves: Curves, *, title: str | None = None) -> Figure:
     models = _models(curves, BIN, ("forecast", "observed", "count", "lower", "upper", "base_rate"))
     first = next(iter(models.values()))
     panels = first.sizes[THRESHOLD]
-    columns, rows, size = _layout(panels)
+    columns, rows, size = panel_layout(panels)
     with style():
         figure = new_figure(size * columns + 0.55, (size + 0.9) * rows + (1.15 if title else 0.9), title=title)
         grid = figure.add_gridspec(2 * rows, columns, height_ratios=[4.0, 1.0] * rows)
@@ -78,7 +74,7 @@ def plot_reliability(curves: Curves, *, title: str | None = None) -> Figure:
             ax.vlines(bar["forecast"], bar["lower"], bar["upper"], color=COLORS[0], alpha=0.35, linewidth=6.0, zorder=1)
             for index, curve in enumerate(models.values()):
                 line = curve.isel({THRESHOLD: place})
-                ax.plot(line["forecast"], line["observed"], **_look(index), **_marks(index))
+                ax.plot(line["forecast"], line["observed"], **line_look(index), **line_marks(index))
             _usage(strip, [curve.isel({THRESHOLD: place}) for curve in models.values()])
             _unit_axes(ax, x=None, y="observed frequency" if column == 0 else None)
             ax.set_title(_threshold_title(first, place))
@@ -93,7 +89,7 @@ def plot_reliability(curves: Curves, *, title: str | None = None) -> Figure:
             Line2D([], [], color=_GUIDE, linewidth=0.9, linestyle=":", label="base rate"),
             Patch(facecolor=_SHADE, edgecolor=_GUIDE, linewidth=0.5, label="skill against the base rate"),
         ]
-        _legend(figure, models, guides, marks=True)
+        legend_below(figure, models, guides, marks=True)
     return figure
 
 
@@ -119,13 +115,13 @@ def plot_corp(curves: Curves, *, title: str | None = None) -> Figure:
             for index, curve in enumerate(models.values()):
                 own = curve.isel({THRESHOLD: place})
                 known = own["forecast"].notnull().values
-                look = _look(index)
+                look = line_look(index)
                 ax.plot(own["forecast"].values[known], own["recalibrated"].values[known], **look)
                 label = f"{float(own['mcb']):.2g}, {float(own['dsc']):.2g}"
                 handles.append(Line2D([], [], **look, label=label))
             ax.legend(handles=handles, loc="upper left", title="MCB, DSC", title_fontsize=8, fontsize=8)
-        _legend(figure, models, [Line2D([], [], color=TRUTH_COLOR, linewidth=0.9, label="reliable")])
-        _outer_labels(axes, "forecast probability", "recalibrated probability")
+        legend_below(figure, models, [Line2D([], [], color=TRUTH_COLOR, linewidth=0.9, label="reliable")])
+        outer_labels(axes, "forecast probability", "recalibrated probability")
     return figure
 
 
@@ -151,12 +147,14 @@ def plot_roc(curves: Curves, *, title: str | None = None) -> Figure:
             for index, curve in enumerate(models.values()):
                 x, y = (curve[name].isel({THRESHOLD: place}).values for name in ("pofd", "pod"))
                 area = float(np.trapezoid(y[::-1], x[::-1]))
-                look = _look(index)
+                look = line_look(index)
                 ax.plot(x, y, **look)
                 handles.append(Line2D([], [], **look, label=f"{area:.3f}" if math.isfinite(area) else "–"))
             ax.legend(handles=handles, loc="lower right", title="area", title_fontsize=8.5)
-        _legend(figure, models, [Line2D([], [], color=_GUIDE, linewidth=0.9, linestyle=":", label="no discrimination")])
-        _outer_labels(axes, "probability of false detection", "probability of detection")
+        legend_below(
+            figure, models, [Line2D([], [], color=_GUIDE, linewidth=0.9, linestyle=":", label="no discrimination")]
+        )
+        outer_labels(axes, "probability of false detection", "probability of detection")
     return figure
 
 
@@ -186,17 +184,19 @@ def plot_performance(
             ax.set_title(_threshold_title(first, place), pad=13.0)
             for index, curve in enumerate(models.values()):
                 line = curve.isel({THRESHOLD: place})
-                ax.plot(line["success_ratio"], line["pod"], **_look(index))
+                ax.plot(line["success_ratio"], line["pod"], **line_look(index))
                 at = line.sel({CUT: list(marks)}, method="nearest")
-                ax.plot(at["success_ratio"], at["pod"], **{**_look(index), "linestyle": "none"}, **_marks(index))
+                ax.plot(
+                    at["success_ratio"], at["pod"], **{**line_look(index), "linestyle": "none"}, **line_marks(index)
+                )
         at_cuts = ", ".join(f"{mark:g}" for mark in marks)
         guides = [
             Line2D([], [], color=_GUIDE, linestyle="none", marker="o", markersize=4, label=f"warning from {at_cuts}"),
             Line2D([], [], color="#B0B0B0", linewidth=0.8, label="critical success index"),
             Line2D([], [], color=_GUIDE, linewidth=0.8, linestyle="--", label="frequency bias"),
         ]
-        _legend(figure, models, guides, marks=True)
-        _outer_labels(axes, "success ratio", "probability of detection")
+        legend_below(figure, models, guides, marks=True)
+        outer_labels(axes, "success ratio", "probability of detection")
     return figure
 
 
@@ -221,7 +221,7 @@ def plot_pit(histograms: Mapping[str, Interval], *, title: str | None = None) ->
                 f"histogram of {name!r} has the dimensions {histogram.value.dims} and coordinates"
                 f" {list(histogram.value.coords)}: it needs the dimension {BIN!r} with its edges, of pit_statistics"
             )
-    columns, rows, size = _layout(len(histograms))
+    columns, rows, size = panel_layout(len(histograms))
     with style():
         figure = new_figure(size * columns + 0.55, 2.3 * rows + (0.95 if title else 0.7), title=title)
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -252,7 +252,7 @@ def plot_pit(histograms: Mapping[str, Interval], *, title: str | None = None) ->
             Line2D([], [], color=COLORS[0], linewidth=1.2, label="interval over blocks"),
             Line2D([], [], color=TRUTH_COLOR, linewidth=0.9, linestyle="--", label="calibrated"),
         ]
-        _legend(figure, {}, guides)
+        legend_below(figure, {}, guides)
     return figure
 
 
@@ -297,9 +297,9 @@ def plot_fss(
             ax.axhline(useful, color=TRUTH_COLOR, linewidth=0.9, linestyle="--", zorder=1)
             for index, curve in enumerate(models.values()):
                 line = curve.isel({THRESHOLD: place})
-                ax.plot(length, line["value"], **_look(index), **_marks(index))
+                ax.plot(length, line["value"], **line_look(index), **line_marks(index))
                 ax.fill_between(
-                    length, line["lower"], line["upper"], color=_look(index)["color"], alpha=0.18, linewidth=0
+                    length, line["lower"], line["upper"], color=line_look(index)["color"], alpha=0.18, linewidth=0
                 )
             ax.set_xscale("log", base=2)
             ax.set_xlim(length.min() / 1.12, length.max() * 1.12)
@@ -309,8 +309,8 @@ def plot_fss(
         useful_line = Line2D(
             [], [], color=TRUTH_COLOR, linewidth=0.9, linestyle="--", label="useful: ½ + base rate / 2"
         )
-        _legend(figure, models, [useful_line], marks=True)
-        _outer_labels(axes, f"window length [{format_units(spacing_units)}]", "fractions skill score")
+        legend_below(figure, models, [useful_line], marks=True)
+        outer_labels(axes, f"window length [{format_units(spacing_units)}]", "fractions skill score")
     return figure
 
 
@@ -342,7 +342,7 @@ def _panels(models: Mapping[str, xr.Dataset], title: str | None) -> tuple[Figure
     """A nearly square panel with both axes from 0 to 1 for each threshold."""
     first = next(iter(models.values()))
     panels = first.sizes[THRESHOLD]
-    columns, rows, size = _layout(panels)
+    columns, rows, size = panel_layout(panels)
     figure = new_figure(size * columns + 0.55, size * rows + (1.2 if title else 0.95), title=title)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax in axes[panels:]:
@@ -351,27 +351,6 @@ def _panels(models: Mapping[str, xr.Dataset], title: str | None) -> tuple[Figure
         _unit_axes(ax, x=None, y=None)
         ax.set_title(_threshold_title(first, place))
     return figure, axes[:panels]
-
-
-def _layout(panels: int) -> tuple[int, int, float]:
-    """Columns, rows, and the size of a panel: a single one must leave room for the legend below it."""
-    columns = _columns(panels)
-    return columns, math.ceil(panels / columns), _SINGLE_PANEL if panels == 1 else _PANEL
-
-
-def _columns(panels: int) -> int:
-    """Four panels make a square."""
-    return 2 if panels == 4 else min(panels, _COLUMNS)
-
-
-def _outer_labels(axes: Sequence[Axes], x: str, y: str) -> None:
-    """Labels at the lowest panel of each column and the first of each row."""
-    columns = _columns(len(axes))
-    for place, ax in enumerate(axes):
-        if place + columns >= len(axes):
-            ax.set_xlabel(x)
-        if place % columns == 0:
-            ax.set_ylabel(y)
 
 
 def _unit_axes(ax: Axes, *, x: str | None, y: str | None) -> None:
@@ -387,35 +366,6 @@ def _threshold_title(curve: xr.Dataset, place: int) -> str:
     threshold = curve[THRESHOLD]
     units = format_units(str(threshold.attrs.get("units", "")))
     return f"≥ {float(threshold[place]):g} {units}".strip() if THRESHOLD in curve.coords else ""
-
-
-def _look(index: int) -> dict[str, Any]:
-    return {
-        "color": COLORS[index % len(COLORS)],
-        "linestyle": LINE_STYLES[index // len(COLORS) % len(LINE_STYLES)],
-        "linewidth": 1.9 if index == 0 else 1.3,
-        "zorder": 3.0 if index == 0 else 2.5,
-    }
-
-
-def _marks(index: int) -> dict[str, Any]:
-    # whole at the ends of the scale, too
-    return {"marker": _MARKERS[index % len(_MARKERS)], "markersize": 4.0, "clip_on": False}
-
-
-def _legend(figure: Figure, models: Mapping[str, object], guides: Sequence[Any], *, marks: bool = False) -> None:
-    """One legend below all panels: the models, then what guides the eye."""
-    lines = [
-        Line2D([], [], **_look(index), **(_marks(index) if marks else {}), label=name)
-        for index, name in enumerate(models)
-    ]
-    handles = [*lines, *guides]
-    # inches of each entry: its text, and the line before it
-    widths = [0.068 * len(str(handle.get_label())) + 0.6 for handle in handles]
-    columns = len(handles)
-    while columns > 1 and sum(map(max, np.array_split(widths, columns))) > figure.get_figwidth():
-        columns -= 1
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def _skill_region(ax: Axes, rate: float) -> None:
@@ -436,10 +386,10 @@ def _usage(ax: Axes, curves: Sequence[xr.Dataset]) -> None:
     for index, curve in enumerate(curves):
         count = np.asarray(curve["count"].values, dtype=np.float64)
         edges = np.append(curve[BIN_LOWER].values, curve[BIN_UPPER].values[-1])
-        color = _look(index)["color"]
+        color = line_look(index)["color"]
         if index == 0:
             ax.stairs(count, edges, fill=True, color=color, alpha=0.35)
-        ax.stairs(count, edges, baseline=None, color=color, linestyle=_look(index)["linestyle"], linewidth=1.2)
+        ax.stairs(count, edges, baseline=None, color=color, linestyle=line_look(index)["linestyle"], linewidth=1.2)
         if (count > 0).any():
             largest, smallest = max(largest, count.max()), min(smallest, count[count > 0].min())
     ax.set_yscale("log")

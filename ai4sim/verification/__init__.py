@@ -20,8 +20,41 @@ from ai4sim.verification.deterministic import (
     std_ratio,
     variation,
 )
+from ai4sim.verification.distribution import (
+    density,
+    distribution_curve,
+    histogram_statistics,
+    quantile,
+    quantile_ratio,
+    value_edges,
+)
+from ai4sim.verification.ensemble import (
+    crps,
+    ensemble_statistics,
+    plain_crps,
+    spread,
+    spread_skill_curve,
+    spread_skill_statistics,
+    ssr,
+    std_dev,
+)
 from ai4sim.verification.fields import merge_sums
+from ai4sim.verification.line_spectra import (
+    cell_band,
+    line_density,
+    line_lsd,
+    line_spectrum,
+    line_statistics,
+    power_ratio,
+)
 from ai4sim.verification.metrics import METRICS, MetricInfo, metric_info, skill_name
+from ai4sim.verification.multivariate import (
+    energy_score,
+    multivariate_statistics,
+    plain_energy_score,
+    plain_variogram_score,
+    variogram_score,
+)
 from ai4sim.verification.probabilistic import (
     base_rate,
     brier,
@@ -44,6 +77,14 @@ from ai4sim.verification.probabilistic import (
     within_bin_covariance,
     within_bin_variance,
 )
+from ai4sim.verification.ranks import (
+    outlier_fraction,
+    outlier_ratio,
+    rank_chi2,
+    rank_curve,
+    rank_histogram,
+    rank_statistics,
+)
 from ai4sim.verification.scorecard import COLUMNS, Role, Scorecard, Selection
 from ai4sim.verification.sums import error_statistics, merge, pool
 
@@ -65,11 +106,22 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_skill",
     "brier",
+    "cell_band",
     "compare",
     "corp_curve",
     "correlation",
+    "crps",
+    "density",
+    "distribution_curve",
+    "energy_score",
+    "ensemble_statistics",
     "error_statistics",
+    "histogram_statistics",
     "isotonic",
+    "line_density",
+    "line_lsd",
+    "line_spectrum",
+    "line_statistics",
     "mae",
     "mean",
     "mean_forecast",
@@ -77,13 +129,26 @@ __all__ = [
     "merge_sums",
     "metric_info",
     "mse",
+    "multivariate_statistics",
+    "outlier_fraction",
+    "outlier_ratio",
     "performance_curve",
     "pit_density",
     "pit_statistics",
+    "plain_crps",
+    "plain_energy_score",
+    "plain_variogram_score",
     "pool",
+    "power_ratio",
     "probability_bias",
     "probability_statistics",
+    "quantile",
+    "quantile_ratio",
     "r2",
+    "rank_chi2",
+    "rank_curve",
+    "rank_histogram",
+    "rank_statistics",
     "reliability",
     "reliability_curve",
     "resolution",
@@ -93,9 +158,16 @@ __all__ = [
     "rps",
     "sharpness",
     "skill_name",
+    "spread",
+    "spread_skill_curve",
+    "spread_skill_statistics",
+    "ssr",
+    "std_dev",
     "std_ratio",
     "uncertainty",
+    "value_edges",
     "variation",
+    "variogram_score",
     "within_bin_covariance",
     "within_bin_variance",
 ]

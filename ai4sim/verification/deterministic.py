@@ -24,7 +24,7 @@ def mse(statistics: xr.Dataset) -> xr.DataArray:
     Returns:
         The metric over the dimensions of the statistics; NaN where there is no sample.
     """
-    return _labelled(_per_weight(statistics, "squared_error"), "mse", _squared(_unit(statistics)))
+    return _labelled(_per_weight(statistics, "squared_error"), "mse", squared_units(_unit(statistics)))
 
 
 def rmse(statistics: xr.Dataset) -> xr.DataArray:
@@ -145,7 +145,8 @@ def _unit(statistics: xr.Dataset) -> str:
     return str(statistics.attrs.get("units", ""))
 
 
-def _squared(units: str) -> str:
+def squared_units(units: str) -> str:
+    """``K`` becomes ``K2``, ``m s-1`` becomes ``(m s-1)2``."""
     if not units or units == "1":
         return units
     return f"{units}2" if units.isalpha() else f"({units})2"

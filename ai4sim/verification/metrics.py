@@ -58,10 +58,20 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "sharpness": MetricInfo("higher", math.nan),
     "roc_area": MetricInfo("higher", 1.0),
     "ssr": MetricInfo("closer", 1.0),
+    "spread": MetricInfo("closer", math.nan),
+    "std_dev": MetricInfo("closer", math.nan),
+    "chi2": MetricInfo("lower", 1.0),
+    "outlier_fraction": MetricInfo("closer", math.nan),
+    "outlier_ratio": MetricInfo("closer", 1.0),
+    "energy_score": MetricInfo("lower", 0.0),
+    "variogram_score": MetricInfo("lower", 0.0),
+    "quantile": MetricInfo("closer", math.nan),
+    "quantile_ratio": MetricInfo("closer", 1.0),
     "fss": MetricInfo("higher", 1.0),
     "csi": MetricInfo("higher", 1.0),
     "frequency_bias": MetricInfo("closer", 1.0),
     "lsd": MetricInfo("lower", 0.0),
+    "power_ratio": MetricInfo("closer", 1.0),
     "area_ratio": MetricInfo("closer", 1.0),
     "residual": MetricInfo("lower", 0.0),
     "error": MetricInfo("lower", 0.0),
@@ -72,6 +82,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "r2": "R²",
     "brier": "Brier score",
     "roc": "ROC",
+    "chi2": "χ² per degree of freedom",
     **{
         name: name.upper()
         for name in ("rmse", "mse", "mae", "acc", "ssim", "psnr", "crps", "rps", "csi", "fss", "lsd", "ssr")

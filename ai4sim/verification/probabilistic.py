@@ -24,7 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ai4sim.verification.bootstrap import block_bootstrap
-from ai4sim.verification.fields import Bool, Float, field_sums
+from ai4sim.verification.fields import Bool, Float, field_sums, groups_of
 from ai4sim.verification.spatial import PROBABILITY_ROUNDING, THRESHOLD, probability_levels
 from ai4sim.verification.sums import BLOCK, aligned, labels_of_blocks, reduced_dimensions, slices
 
@@ -110,7 +110,7 @@ def probability_statistics(
         cells = tuple(part[dim] for dim in kept)
         shape = amounts.shape[len(names) :]
         present, rows = np.unique(codes[part[block_dim]], return_inverse=True)
-        group = _groups(rows, amounts.shape, len(names))[chosen]
+        group = groups_of(rows, amounts.shape, len(names))[chosen]
         values = amounts.values[chosen]
         for place, level in enumerate(levels):
             p = _checked(forecasts[place], chosen, probability, {THRESHOLD: slice(place, place + 1), **part})
@@ -625,13 +625,6 @@ def _lookup(edges: Float) -> NDArray[np.intp]:
     """Bin of each cell (cell,); the last one is that of p = 1, which belongs to the last bin."""
     table = np.searchsorted(_whole_cells(edges), np.arange(_CELLS + 1), side="right") - 1
     return np.minimum(table, len(edges) - 2)
-
-
-def _groups(rows: NDArray[np.intp], shape: tuple[int, ...], reduced: int) -> NDArray[np.intp]:
-    """Number of the pair of block and kept position of each value, (reduced..., kept...) as `shape`."""
-    inner, cells = prod(shape[1:reduced]), prod(shape[reduced:])
-    number = rows.reshape(-1, 1, 1) * cells + np.arange(cells)
-    return np.broadcast_to(number, (len(rows), inner, cells)).reshape(shape)
 
 
 def _counted(amounts: xr.DataArray, mask: xr.DataArray | None, part: Mapping[Hashable, slice]) -> Bool:

@@ -30,6 +30,7 @@ WAVELENGTH: Final = "wavelength"
 # Power below this share (-120 dB) of the variance of the target is rounding of single precision, as large as that of a
 # geopotential.
 _FLOOR: Final = 1e-12
+_SLACK: Final = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,34 +201,60 @@ def power_spectrum(statistics: xr.Dataset, *, of: Literal["prediction", "target"
     return spectrum
 
 
-def lsd(statistics: xr.Dataset) -> xr.DataArray:
+def lsd(statistics: xr.Dataset, *, band: tuple[float, float] | None = None) -> xr.DataArray:
     """Log-spectral distance of the mean spectra, in dB: the root mean square over the bins of their ratio in decibels.
 
     With the mean spectra P of the prediction and T of the target and K bins
 
         lsd = sqrt( 1/K sum_k (10 log10(P_k / T_k))^2 ),
 
-    after Gray and Markel 1976 (IEEE Trans. ASSP 24, 380-391), with all bins of equal width in alpha counting alike.
-    The spectra are averaged over the samples *before* the logarithm: the distance is a function of sums, is not
+    after Gray and Markel 1976 (IEEE Trans. ASSP 24, 380-391), with all bins of equal width in the wavenumber counting
+    alike. The spectra are averaged over the samples *before* the logarithm: the distance is a function of sums, is not
     dominated by single quiet samples, and says whether there is the right variance at each scale, not whether it is in
     the right place. 3 dB is a factor of two at all scales. Neither spectrum is taken below -120 dB of the variance of
     the target, which is the rounding of single precision; a field without small scales has therefore a large, but
     finite, distance.
 
     Args:
-        statistics: what `spectral_statistics` gave, of one or more variables.
+        statistics: what `spectral_statistics` or `line_statistics` gave, of one or more variables.
+        band: the shortest and the longest wavelength that count; None for all.
 
     Returns:
         The distance over the dimensions of the statistics without `wavelength`; NaN where there is no sample or the
         target is constant.
+
+    Raises:
+        ValueError: there is no wavelength in the band.
     """
     p, t = (power_spectrum(statistics, of=name) for name in ("prediction", "target"))
     variance = t.sum(WAVELENGTH, skipna=False)
     floor = _FLOOR * variance.where(variance > 0)
     decibels: xr.DataArray = 10.0 * xr.apply_ufunc(np.log10, p.clip(min=floor) / t.clip(min=floor))
+    decibels = decibels.isel({WAVELENGTH: in_band(statistics, band)})
     distance = ((decibels**2).mean(WAVELENGTH, skipna=False) ** 0.5).rename("lsd")
     distance.attrs = {"units": "dB"}
     return distance
+
+
+def in_band(statistics: xr.Dataset, band: tuple[float, float] | None) -> slice:
+    """The bins of a band, as an indexer of `wavelength`, which decreases.
+
+    Args:
+        statistics: what `spectral_statistics` or `line_statistics` gave.
+        band: the shortest and the longest wavelength, both within it; None for all.
+
+    Raises:
+        ValueError: there is no wavelength in the band.
+    """
+    if band is None:
+        return slice(None)
+    lengths = np.asarray(statistics[WAVELENGTH].values, dtype=np.float64)
+    # the band's ends may be rounded
+    inside = np.flatnonzero((lengths >= band[0] * (1.0 - _SLACK)) & (lengths <= band[1] * (1.0 + _SLACK)))
+    if not inside.size:
+        known = f"there are {lengths.min():g} to {lengths.max():g}" if lengths.size else "there are none"
+        raise ValueError(f"no wavelength in the band from {band[0]:g} to {band[1]:g}: {known}")
+    return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
 @lru_cache(maxsize=8)

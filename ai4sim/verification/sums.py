@@ -292,8 +292,9 @@ def valid_pairs(
     part: Mapping[Hashable, slice],
     skipna: bool,
 ) -> NDArray[np.bool_] | None:
-    """Mask of the usable pairs; None where all are."""
-    finite = np.isfinite(p) & np.isfinite(t)
+    """Mask of the usable pairs, of the shape of t; None where all are. p may have further axes behind those of t."""
+    finite = np.isfinite(t)
+    finite &= np.isfinite(p) if p.ndim == t.ndim else np.isfinite(p).all(axis=tuple(range(t.ndim, p.ndim)))
     if finite.all():
         return None
     if skipna and not (np.isinf(p).any() or np.isinf(t).any()):

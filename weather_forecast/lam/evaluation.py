@@ -16,7 +16,7 @@ from rich.text import Text
 from ai4sim.atomic import atomic_path
 from ai4sim.experiment import PREDICTIONS, run_name
 from ai4sim.store import open_store, read_manifest
-from ai4sim.verification import Scorecard, error_statistics, merge
+from ai4sim.verification import Scorecard, crps, error_statistics, merge, ssr
 from ai4sim.verification import deterministic as scores
 from ai4sim.verification.fields import merge_sums
 from ai4sim.verification.spatial import contingency_statistics, csi, frequency_bias, fss, fss_statistics
@@ -26,7 +26,7 @@ from weather_forecast.lam.baselines import Baseline, Climatology, make_baselines
 from weather_forecast.lam.parameters import Parameter, spread_name
 from weather_forecast.lam.periods import Period
 from weather_forecast.lam.physics import ageostrophic_wind, balanced_levels, distances, out_of_bounds
-from weather_forecast.lam.spread import crps, spread_statistics, ssr
+from weather_forecast.lam.spread import spread_statistics
 
 HEADLINE = ("mean_rmse_skill_persistence", "mean_rmse_skill_climatology")
 SAMPLES = 8  # worked on at once

@@ -27,7 +27,7 @@ def gaussian_crps(mean: xr.DataArray, spread: xr.DataArray, target: xr.DataArray
 
 
 def spread_statistics(mean: xr.DataArray, spread: xr.DataArray, target: xr.DataArray, **arguments: Any) -> xr.Dataset:
-    """Sums that :func:`crps` and :func:`ssr` are functions of.
+    """Sums that `ai4sim.verification.crps` and `ai4sim.verification.ssr` are functions of.
 
     Args:
         mean: of the forecast.
@@ -43,15 +43,3 @@ def spread_statistics(mean: xr.DataArray, spread: xr.DataArray, target: xr.DataA
     sums["variance"] = error_statistics(spread, nothing, **arguments)["squared_error"]
     sums["crps"] = error_statistics(gaussian_crps(mean, spread, target), nothing, **arguments)["absolute_error"]
     return sums
-
-
-def crps(sums: xr.Dataset) -> xr.DataArray:
-    """Mean continuous ranked probability score; that of a forecast without spread is its mean absolute error."""
-    result: xr.DataArray = sums["crps"] / sums["weight"]
-    return result
-
-
-def ssr(sums: xr.Dataset) -> xr.DataArray:
-    """Root mean variance over the root mean squared error; 1 where the spread is right on the whole."""
-    result: xr.DataArray = (sums["variance"] / sums["squared_error"]) ** 0.5
-    return result

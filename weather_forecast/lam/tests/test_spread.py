@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from scipy.special import erf
 
-from weather_forecast.lam.spread import crps, gaussian_crps, spread_statistics, ssr
+from ai4sim.verification import crps, ssr
+from weather_forecast.lam.spread import gaussian_crps, spread_statistics
 
 DIMS = ("sample", "lat", "lon")
 
@@ -16,7 +17,7 @@ def field(values) -> xr.DataArray:
 
 def sums_of(mean, spread, target, **more) -> xr.Dataset:
     sums = spread_statistics(field(mean), field(spread), field(target), reduce=DIMS, block="block", **more)
-    return sums.sum("block")
+    return sums.sum("block").assign_attrs(sums.attrs)
 
 
 def test_crps_is_the_integral_over_thresholds():
