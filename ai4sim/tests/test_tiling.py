@@ -242,6 +242,55 @@ def test_starts_that_are_no_multiples_would_pool_other_pixels():
     assert (tiled - full).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("window", ["constant", "tent"])
+def test_tiles_may_start_and_end_outside_of_the_domain(pad, window):
+    domain, starts = (30, 41), ([-5, 9, 20], [-3, 10, 23, 36])
+    fields = torch.rand(2, *domain)
+    tiling = Tiling(domain, tile=16, starts=starts, window=window, pad=pad)
+    assert tiling.starts == [(row, column) for row in starts[0] for column in starts[1]]
+    assert tiling.stride == (14, 13)
+    modes: dict[str, Any] = {"replicate": "edge", "reflect": "reflect", "zeros": "constant"}
+    padded = np.pad(fields.numpy(), [(0, 0), (5, 6), (3, 11)], mode=modes[pad])
+    outputs = torch.rand(len(tiling), 1, 16, 16, dtype=torch.float64)
+    numerator, denominator = np.zeros(padded.shape[1:]), np.zeros(padded.shape[1:])
+    weights = np.multiply.outer(*[FORMULAS[window](np.arange(16), 16)] * 2)
+    for number, (row, column) in enumerate(tiling.starts):
+        place = (slice(row + 5, row + 21), slice(column + 3, column + 19))
+        np.testing.assert_array_equal(tiling.cut(fields, 0, number), padded[(slice(None), *place)], err_msg=f"{number}")
+        numerator[place] += weights * outputs[number, 0].numpy()
+        denominator[place] += weights
+    given = iter(outputs.split(5))
+    result = tiled_inference(lambda tiles: next(given), fields, tiling, batch_size=5)
+    inside = (slice(5, 35), slice(3, 44))
+    np.testing.assert_allclose(result[0], numerator[inside] / denominator[inside], rtol=1e-12)
+    torch.testing.assert_close(tiled_inference(identity, fields, tiling), fields)
+
+
+def test_starts_of_a_stride_can_be_given_as_well():
+    one = Tiling((64, 97), tile=32, stride=13)
+    other = Tiling((64, 97), tile=32, starts=(one.axes[0].starts, one.axes[1].starts[::-1]))
+    assert one.starts == other.starts
+    assert one.stride == other.stride
+    assert all(a.weights.equal(b.weights) for a, b in zip(one.axes, other.axes, strict=True))
+    assert Tiling((32, 32), tile=32, starts=([0], [0])).stride == (32, 32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_tiles_come_with_what_belongs_to_their_sample(batch_size):
+    fields, tiling = torch.rand(3, 1, 40, 50), Tiling((40, 50), tile=16)
+    factors, offsets = torch.tensor([1.0, 2.0, 3.0]), torch.rand(3, 2, 1, 1)
+
+    def call(tiles: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+        return tiles * factor.reshape(-1, 1, 1, 1) + offset
+
+    settings: dict[str, Any] = {"of_samples": (factors, offsets), "batch_size": batch_size}
+    result = tiled_inference(call, fields, tiling, **settings)
+    torch.testing.assert_close(result, call(fields, factors, offsets))
+    settings["of_samples"] = (factors[1:2], offsets[1:2])
+    torch.testing.assert_close(tiled_inference(call, fields[1], tiling, **settings), result[1])
+
+
 @pytest.mark.parametrize("batch_size", [2, 5, 1000])
 def test_batch_size_changes_nothing(batch_size):
     network, fields, tiling = Network(), torch.randn(3, 97, 131), Tiling((97, 131), tile=32, multiple=2)
@@ -441,6 +490,13 @@ def test_tiles_go_to_the_device_that_is_named():
         ({"window": "cosine"}, "unknown window 'cosine'; valid are tent, hann, gaussian, constant, crop"),
         ({"pad": "wrap"}, "unknown pad 'wrap'; valid are replicate, reflect, zeros"),
         ({"multiple": 0}, "multiple is 0; expected at least 1"),
+        ({"starts": ([0], [0]), "stride": 48}, "a stride and starts of tiles are given; expected one of them"),
+        ({"starts": ([0, 104], []), "multiple": 8}, "tiles start at []; expected one or more multiples of 8"),
+        ({"starts": ([-3, 104], [0]), "multiple": 8}, "tiles start at [-3, 104]; expected one or more multiples of 8"),
+        ({"starts": ([0, 90, 110], [0])}, "tiles of 96 pixels at [0] leave some of 300 pixels uncovered"),
+        ({"starts": ([0, 97, 110], [0])}, "tiles of 96 pixels at [0, 97, 110] leave some of 200 pixels uncovered"),
+        ({"starts": ([5, 90, 110], [0])}, "tiles of 96 pixels at [5, 90, 110] leave some of 200 pixels uncovered"),
+        ({"starts": ([-96, 0, 90, 110], [0])}, "a tile of 96 pixels at -96 has no weight in a domain of 200 pixels"),
     ],
 )
 def test_tilings_are_checked(changes, message):
@@ -470,6 +526,10 @@ def test_one_pass_checks_its_input():
 
 def test_batch_size_and_call_are_checked():
     fields, tiling = torch.rand(2, 40, 50), Tiling((40, 50), tile=16)
+    for values in (torch.zeros(2, 3), torch.tensor(1.0)):
+        message = f"a tensor of samples has the shape {tuple(values.shape)}; expected (1, ...)"
+        with pytest.raises(InputError, match=re.escape(message)):
+            tiled_inference(identity, fields, tiling, of_samples=(values,))
     with pytest.raises(InputError, match="batch_size is 0; expected at least 1"):
         tiled_inference(identity, fields, tiling, batch_size=0)
     with pytest.raises(ValueError, match=r"Network is in training mode, where tiles change each other: use \.eval\(\)"):

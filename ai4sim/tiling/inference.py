@@ -14,10 +14,11 @@ Device = torch.device | str
 
 @torch.no_grad()
 def tiled_inference(
-    call: Callable[[Tensor], Tensor],
+    call: Callable[..., Tensor],
     fields: Fields,
     tiling: Tiling,
     *,
+    of_samples: Sequence[Tensor] = (),
     batch_size: int = 8,
     device: Device | None = None,
     output_device: Device = "cpu",
@@ -32,10 +33,12 @@ def tiled_inference(
         call: maps tiles (b, C, rows, columns) to (b, K, rows, columns). It must give what may be averaged,
             probabilities (of classes, or of exceeding common thresholds) or physical values: never logits or
             parameters of a distribution, whose mean means nothing where tiles disagree. What else the network needs,
-            such as the lead time, ``call`` brings along; what differs from pixel to pixel, such as the position, is
-            a channel of ``fields``.
+            such as the lead time, ``call`` brings along, or gets it from ``of_samples``; what differs from pixel to
+            pixel, such as the position, is a channel of ``fields``.
         fields: (C, H, W) or (B, C, H, W); of an array other than a tensor, only a tile is read at a time.
         tiling: of a domain of H x W.
+        of_samples: tensors (B, ...), or (1, ...) if there is no B: what differs from sample to sample, given to
+            ``call`` behind the tiles, (b, ...) each.
         batch_size: tiles that ``call`` gets at once.
         device: where ``call`` takes its tiles; by default where the parameters are if it is a module, else where the
             fields are.
@@ -46,7 +49,8 @@ def tiled_inference(
         (K, H, W) or (B, K, H, W), of the type of what ``call`` gives, but float32 if that is shorter.
 
     Raises:
-        InputError: fields of another shape than the tiling's, or a batch size below 1.
+        InputError: fields of another shape than the tiling's, tensors of another number of samples, or a batch size
+            below 1.
         ValueError: a module in training mode, or a ``call`` that does not give floating-point values on its tiles.
     """
     shape = tuple(fields.shape)
@@ -64,11 +68,16 @@ def tiled_inference(
         device = device or next((parameter.device for parameter in call.parameters()), None)
 
     n_samples = shape[0] if len(shape) == 4 else 1
+    for values in of_samples:
+        if not values.ndim or len(values) != n_samples:
+            raise InputError(f"a tensor of samples has the shape {tuple(values.shape)}; expected ({n_samples}, ...)")
     numbers = range(n_samples * len(tiling))
     batches: Iterable[Sequence[int]] = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
     result: Tensor | None = None
     for batch in track(batches, "tiles") if progress else batches:
-        values = _evaluate(call, _read(fields, tiling, batch), device)
+        owners = [number // len(tiling) for number in batch]
+        others = [values[torch.tensor(owners, device=values.device)] for values in of_samples]
+        values = _evaluate(call, _read(fields, tiling, batch), others, device)
         if result is None:
             dtype = torch.promote_types(values.dtype, torch.float32)
             result = torch.zeros(n_samples, values.shape[1], *tiling.shape, dtype=dtype, device=output_device)
@@ -136,10 +145,10 @@ def _read(fields: Fields, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
     return tiles
 
 
-def _evaluate(call: Callable[[Tensor], Tensor], tiles: Tensor, device: Device | None) -> Tensor:
+def _evaluate(call: Callable[..., Tensor], tiles: Tensor, others: Sequence[Tensor], device: Device | None) -> Tensor:
     """What a network gives for a batch of tiles, checked."""
     with torch.inference_mode():
-        values = call(tiles if device is None else tiles.to(device))
+        values = call(*(given if device is None else given.to(device) for given in (tiles, *others)))
     n, _, *grid = tiles.shape
     if values.ndim != 4 or len(values) != n or list(values.shape[-2:]) != grid:
         expected = f"({n}, K, {', '.join(map(str, grid))})"

@@ -7,6 +7,7 @@ one addition for each.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -80,32 +81,48 @@ def tile_starts(size: int, tile: int, stride: int) -> list[int]:
 
 
 class TiledAxis:
-    """Tiles along one axis, which is lengthened to a multiple and to at least one tile.
+    """Tiles along one axis.
+
+    Args:
+        size: pixels of the domain.
+        tile: pixels of a tile.
+        starts: first pixel of each tile; those before 0, and pixels from ``size`` on, are outside of the domain.
+        window: name of the weights.
 
     Attributes:
         size: pixels of the domain.
-        padded: pixels with those added at the end.
+        padded: pixels with those outside of it that are in a tile.
         tile: pixels of a tile.
         starts: first pixel of each tile.
         weights: (tile number, pixel) in float64; those of a pixel in all tiles sum to 1.
         spans: of each tile, the pixels that have a weight and lie in the domain.
+
+    Raises:
+        InputError: a tile that is not in the domain, or pixels without a tile that has a weight there.
     """
 
-    def __init__(self, size: int, tile: int, stride: int, window: str, multiple: int) -> None:
-        self.size, self.tile, self.padded = size, tile, max(tile, size + -size % multiple)
-        self.starts = tile_starts(self.padded, tile, stride)
+    def __init__(self, size: int, tile: int, starts: Sequence[int], window: str) -> None:
+        self.size, self.tile, self.starts = size, tile, list(starts)
+        first = min(self.starts)
+        self.padded = max(self.starts) + tile - first
         weights = window_weights(window, tile).repeat(len(self.starts), 1)
         if window == "crop":
             # no other tile has the ends of the axis
             weights[0, : tile // 2] = 1
             weights[-1, tile // 2 :] = 1
-        places = torch.tensor(self.starts)[:, None] + torch.arange(tile)
+        places = torch.tensor(self.starts)[:, None] - first + torch.arange(tile)
         total = torch.zeros(self.padded, dtype=weights.dtype).index_put_((places,), weights, accumulate=True)
-        self.weights = weights / total[places]
+        inside = total[max(-first, 0) : size - first]
+        if first > 0 or len(inside) < size or not inside.all():
+            raise InputError(f"tiles of {tile} pixels at {self.starts} leave some of {size} pixels uncovered")
+        self.weights = (weights / total[places]).where(weights > 0, 0)
         self.spans: list[slice] = []
         for start, own in zip(self.starts, weights, strict=True):
             kept = own.nonzero()
-            self.spans.append(slice(int(kept[0]), min(int(kept[-1]) + 1, size - start)))
+            span = slice(max(int(kept[0]), -start), min(int(kept[-1]) + 1, size - start))
+            if span.start >= span.stop:
+                raise InputError(f"a tile of {tile} pixels at {start} has no weight in a domain of {size} pixels")
+            self.spans.append(span)
 
     def source(self, number: int, pad: str) -> Tensor:
         """(tile,) the pixels of the domain that a tile's pixels are copies of."""
@@ -113,7 +130,12 @@ class TiledAxis:
         if pad == "reflect":
             period = max(2 * (self.size - 1), 1)
             pixels = torch.minimum(pixels % period, period - pixels % period)
-        return pixels.clamp(max=self.size - 1)
+        return pixels.clamp(0, self.size - 1)
+
+    def outside(self, number: int) -> Tensor:
+        """(tile,) whether a tile's pixels are outside of the domain."""
+        pixels = torch.arange(self.starts[number], self.starts[number] + self.tile)
+        return (pixels < 0) | (pixels >= self.size)
 
     def place(self, number: int) -> slice:
         """Where in the domain a tile's span lies."""
@@ -128,6 +150,8 @@ class Tiling:
     starts of tiles are then rows and columns of the domain itself, and multiples too: a network that halves its grid
     pools the same pixels together in every tile and in one pass over the domain.
 
+    Where tiles start can also be given: then they may be anywhere, and reach out of the domain on all sides.
+
     Args:
         shape: (H, W), rows and columns of the domain.
         tile: rows and columns of a tile, or one number for both.
@@ -138,16 +162,18 @@ class Tiling:
         multiple: what padded sizes, tiles and strides are multiples of: 2**n for a network that halves its grid n
             times; 1 where tiles may be pooled differently.
         pad: how added pixels are filled: ``replicate`` the last one, ``reflect`` about it, or ``zeros``.
+        starts: first rows and first columns of the tiles, instead of a stride; rows above and columns to the left of
+            the domain are negative.
 
     Attributes:
         shape: (H, W).
         tile: (rows, columns).
-        stride: (rows, columns).
+        stride: (rows, columns); the largest distance of tiles if their starts are given.
         axes: the tiles' rows, and their columns.
 
     Raises:
-        InputError: sizes that are not positive, a tile or stride that is no multiple, a stride that leaves pixels
-            without a tile that has a weight there, an unknown window or pad.
+        InputError: sizes that are not positive, a tile or stride that is no multiple, a stride or starts that leave
+            pixels without a tile that has a weight there, both of these, an unknown window or pad.
     """
 
     def __init__(
@@ -159,29 +185,30 @@ class Tiling:
         window: str = "tent",
         multiple: int = 1,
         pad: str = "replicate",
+        starts: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:
         if multiple < 1:
             raise InputError(f"multiple is {multiple}; expected at least 1")
         if pad not in PADS:
             raise InputError(f"unknown pad {pad!r}; valid are {', '.join(PADS)}")
         self.shape, self.tile, self.pad = _pair("domain", shape), _pair("tile", tile, multiple), pad
-        if stride is None:
-            row_step, column_step = (max(side // 2 // multiple, 1) * multiple for side in self.tile)
-            stride = row_step, column_step
-        self.stride = _pair("stride", stride, multiple)
-        for side, step in zip(self.tile, self.stride, strict=True):
-            used = int(window_weights(window, side).count_nonzero())
-            if step > used:
-                raise InputError(
-                    f"stride {step} leaves pixels uncovered: window {window!r} uses {used} of the {side} pixels across"
-                    f" a tile; set stride to at most {used}, or a larger tile"
-                )
+        if starts is not None:
+            if stride is not None:
+                raise InputError("a stride and starts of tiles are given; expected one of them")
+            along = _checked_starts(starts[0], multiple), _checked_starts(starts[1], multiple)
+            self.stride = _largest_step(along[0], self.tile[0]), _largest_step(along[1], self.tile[1])
+        else:
+            self.stride = self._checked_stride(stride, window, multiple)
+            padded = [max(side, size + -size % multiple) for size, side in zip(self.shape, self.tile, strict=True)]
+            rows, columns = (
+                tile_starts(size, side, step) for size, side, step in zip(padded, self.tile, self.stride, strict=True)
+            )
+            along = rows, columns
+            if any(side > size + -size % multiple for size, side in zip(self.shape, self.tile, strict=True)):
+                logger.warning("the domain of %d x %d is padded to hold a tile of %d x %d", *self.shape, *self.tile)
         self.axes = tuple(
-            TiledAxis(size, side, step, window, multiple)
-            for size, side, step in zip(self.shape, self.tile, self.stride, strict=True)
+            TiledAxis(size, side, own, window) for size, side, own in zip(self.shape, self.tile, along, strict=True)
         )
-        if any(side > size + -size % multiple for size, side in zip(self.shape, self.tile, strict=True)):
-            logger.warning("the domain of %d x %d is padded to hold a tile of %d x %d", *self.shape, *self.tile)
 
     def __len__(self) -> int:
         return len(self.axes[0].starts) * len(self.axes[1].starts)
@@ -212,9 +239,9 @@ class Tiling:
         part = part.index_select(-2, (rows - rows.min()).to(part.device))
         part = part.index_select(-1, (columns - columns.min()).to(part.device))
         if self.pad == "zeros":
-            bottom, right = (axis.size - axis.starts[own] for axis, own in along)
-            part[..., bottom:, :] = 0
-            part[..., right:] = 0
+            above_or_below, beside = (axis.outside(own).to(part.device) for axis, own in along)
+            part[..., above_or_below, :] = 0
+            part[..., beside] = 0
         return part
 
     def add(self, total: Tensor, values: Tensor, number: int) -> None:
@@ -232,6 +259,21 @@ class Tiling:
         place = total[..., rows.place(row), columns.place(column)]
         place.addcmul_(values[..., row_span, column_span], weights.to(total))
 
+    def _checked_stride(self, stride: int | tuple[int, int] | None, window: str, multiple: int) -> tuple[int, int]:
+        """Rows and columns from tile to tile, after which no pixel is left out."""
+        if stride is None:
+            row_step, column_step = (max(side // 2 // multiple, 1) * multiple for side in self.tile)
+            stride = row_step, column_step
+        steps = _pair("stride", stride, multiple)
+        for side, step in zip(self.tile, steps, strict=True):
+            used = int(window_weights(window, side).count_nonzero())
+            if step > used:
+                raise InputError(
+                    f"stride {step} leaves pixels uncovered: window {window!r} uses {used} of the {side} pixels across"
+                    f" a tile; set stride to at most {used}, or a larger tile"
+                )
+        return steps
+
     def _along(self, number: int) -> tuple[tuple[TiledAxis, int], ...]:
         """Both axes with the number that a tile has along them."""
         return tuple(zip(self.axes, divmod(number, len(self.axes[1].starts)), strict=True))
@@ -245,6 +287,18 @@ def _pair(name: str, value: int | tuple[int, int], multiple: int = 1) -> tuple[i
     if rows % multiple or columns % multiple:
         raise InputError(f"{name} is {rows} x {columns}; expected multiples of {multiple}")
     return rows, columns
+
+
+def _checked_starts(starts: Sequence[int], multiple: int) -> list[int]:
+    """First pixels along an axis, in order."""
+    if not starts or any(start % multiple for start in starts):
+        raise InputError(f"tiles start at {list(starts)}; expected one or more multiples of {multiple}")
+    return sorted(starts)
+
+
+def _largest_step(starts: Sequence[int], alone: int) -> int:
+    """Largest distance of neighbours; where there are none, that given."""
+    return max((after - before for before, after in pairwise(starts)), default=alone)
 
 
 def _tensor(values: Any) -> Tensor:
