@@ -53,10 +53,13 @@ class AverageWeights(WeightAveraging):
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
+    def decay_after(self, n: int) -> float:
+        """Weight of the average of ``n`` steps in the next one."""
+        return min(self.decay, (1 + n) / (10 + n))
+
     @torch.no_grad()
     def _average(self, averages: Sequence[Tensor], values: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        n = int(n_averaged)
-        decay = min(self.decay, (1 + n) / (10 + n))
+        decay = self.decay_after(int(n_averaged))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
                 # where both are infinite, as a missing bound is, their difference is not a number

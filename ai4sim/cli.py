@@ -42,7 +42,7 @@ from ai4sim.speed import reading_speed
 from ai4sim.verification import Scorecard
 
 Evaluate = Callable[[Path], Scorecard]
-Product = Callable[[xr.Dataset, Path], xr.Dataset]
+Product = Callable[[xr.Dataset, Path, ExperimentData], xr.Dataset | xr.DataTree]
 
 OWN_COMMANDS = ("prepare", "describe", "speedtest", "score", "export")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -170,8 +170,9 @@ class ExperimentCLI(LightningCLI):
         exporter: writes a checkpoint's network to a file: ``exporter(ckpt_path, output)``.
         headline: metrics of the printed scorecard.
         tables: further tables to print of a scorecard.
-        product: makes of predictions what ``predict`` writes, and draws figures beside the output if it likes; by
-            default they are written as they are.
+        product: makes of predictions, the path of the output and the data what ``predict`` writes, and draws figures
+            beside the output if it likes; by default predictions are written as they are.
+        model_choices: whether the configuration chooses one of its subclasses, by ``model.class_path``.
         args: arguments in place of the command line's.
     """
 
@@ -186,9 +187,11 @@ class ExperimentCLI(LightningCLI):
         headline: Sequence[str],
         tables: Callable[[Scorecard], Sequence[Table]] = lambda scorecard: (),
         product: Product | None = None,
+        model_choices: bool = False,
         args: ArgsType = None,
     ) -> None:
         self.use_case = use_case
+        self.model_choices = model_choices
         self.evaluate = evaluate
         self.exporter = exporter
         self.headline = tuple(headline)
@@ -207,6 +210,7 @@ class ExperimentCLI(LightningCLI):
                 model_class,
                 datamodule_class,
                 trainer_class=ExperimentTrainer,
+                subclass_mode_model=model_choices,
                 save_config_callback=SaveExperiment,
                 seed_everything_default=0,
                 # samplers here know ranks and epochs themselves
@@ -241,7 +245,8 @@ class ExperimentCLI(LightningCLI):
         if stored is None:
             return
         position = words.index(command) + 1
-        words[position:position] = [f"--model={json.dumps(stored['init_args'])}"]
+        settings = stored if self.model_choices else stored["init_args"]
+        words[position:position] = [f"--model={json.dumps(settings)}"]
         self.config = parser.parse_args(words)
         self._stored_model = stored["init_args"]
 
@@ -270,7 +275,7 @@ class ExperimentCLI(LightningCLI):
             config, format="json", skip_unset=False, skip_link_targets=False
         )
         settings: dict[str, Any] = json.loads(text)["model"]
-        return settings
+        return dict(settings["init_args"]) if self.model_choices else settings
 
     @property
     def experiment_name(self) -> str:
@@ -363,13 +368,15 @@ class ExperimentCLI(LightningCLI):
         output = Path(self.config_init[self.subcommand].output)
         store = self._predictions_beside(output)
         with xr.open_zarr(store, consolidated=False) as predictions:
-            finished = predictions if self.product is None else self.product(predictions, output)
+            finished = predictions if self.product is None else self.product(predictions, output, self.datamodule)
             if output.suffix == ".nc":
                 with atomic_path(output) as partial:
                     finished.to_netcdf(partial, engine="h5netcdf")
             else:
                 folder = output.with_name(f"{output.name}.partial")
-                finished.drop_encoding().to_zarr(folder, mode="w", zarr_format=3, consolidated=False)
+                if isinstance(finished, xr.Dataset):
+                    finished = finished.drop_encoding()
+                finished.to_zarr(folder, mode="w", zarr_format=3, consolidated=False)
                 shutil.rmtree(output, ignore_errors=True)
                 folder.rename(output)
         shutil.rmtree(store)

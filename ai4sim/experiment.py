@@ -148,18 +148,32 @@ def load_model(path: Path | str) -> LightningModule:
             f"checkpoint {path} holds no model configuration: it was not written by the command line; "
             "build the module yourself and call load_state_dict"
         )
-    module_name, _, class_name = config["class_path"].rpartition(".")
-    model_class = getattr(import_module(module_name), class_name, None)
-    # a file must not choose what is called
-    if not (isinstance(model_class, type) and issubclass(model_class, LightningModule)):
-        raise InputError(f"checkpoint {path} is of {config['class_path']}, expected a LightningModule")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(model_class, "model")
-    model = parser.instantiate(parser.parse_object({"model": config["init_args"]})).model
+    model = build_model(config, f"checkpoint {path}")
     # what a module keeps in its checkpoint beside its tensors, as Lightning does when it loads one
     model.on_load_checkpoint(checkpoint)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise InputError(f"checkpoint {path} does not fit today's {class_name}: {error}") from error
-    return model.eval()  # type: ignore[no-any-return] # jsonargparse's namespaces are untyped
+        raise InputError(f"checkpoint {path} does not fit today's {type(model).__name__}: {error}") from error
+    return model.eval()
+
+
+def build_model(config: Mapping[str, Any], source: str) -> LightningModule:
+    """An untrained model from the configuration that its checkpoints carry.
+
+    Args:
+        config: ``class_path`` and ``init_args``.
+        source: where it comes from, for messages.
+
+    Raises:
+        InputError: the class is no LightningModule.
+    """
+    module_name, _, class_name = config["class_path"].rpartition(".")
+    model_class = getattr(import_module(module_name), class_name, None)
+    # a file must not choose what is called
+    if not (isinstance(model_class, type) and issubclass(model_class, LightningModule)):
+        raise InputError(f"{source} is of {config['class_path']}, expected a LightningModule")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(model_class, "model")
+    model: LightningModule = parser.instantiate(parser.parse_object({"model": config["init_args"]})).model
+    return model

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ai4sim.datamodule import ExperimentData
 from ai4sim.style import save
 from precip_postproc.resunet_qpf import config
 from precip_postproc.resunet_qpf.baselines import REFERENCE_SPACING, exceeds, fixed_sigma
@@ -141,8 +142,8 @@ def _describe(product: xr.Dataset, attrs: dict[str, Any]) -> None:
     }
 
 
-def finish(predictions: xr.Dataset, output: Path) -> xr.Dataset:
-    """The product of what ``predict`` wrote, and its maps beside the output."""
+def finish(predictions: xr.Dataset, output: Path, data: ExperimentData | None = None) -> xr.Dataset:
+    """The product of what ``predict`` wrote, and its maps beside the output; the data are not needed."""
     product = make_product(predictions)
     for path, figure in product_figures(product, output.with_suffix("")):
         save(figure, path)
