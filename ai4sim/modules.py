@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 import xarray as xr
@@ -19,6 +19,8 @@ from ai4sim.experiment import MODEL_CONFIG
 from ai4sim.schedules import CosineSchedule
 
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
@@ -26,16 +28,21 @@ def default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
 
 
-class _SharedFactory:
-    """A factory that copies of a module share: those that the command line makes cannot be copied."""
+class SharedFactory(Generic[P, T]):
+    """A factory that copies of a module share: those that the command line makes cannot be copied.
 
-    def __init__(self, factory: OptimizerFactory) -> None:
+    Args:
+        factory: makes an optimiser, a network, ...
+    """
+
+    def __init__(self, factory: Callable[P, T]) -> None:
         self.factory = factory
 
-    def __call__(self, parameters: Iterable[Tensor]) -> Optimizer:
-        return self.factory(parameters)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the factory makes."""
+        return self.factory(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_SharedFactory":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SharedFactory[P, T]":
         return self
 
 
@@ -52,7 +59,7 @@ class ExperimentModule(LightningModule):
 
     def __init__(self, optimizer: OptimizerFactory = default_optimizer, schedule: CosineSchedule | None = None) -> None:
         super().__init__()
-        self.optimizer_factory = _SharedFactory(optimizer)
+        self.optimizer_factory = SharedFactory(optimizer)
         self.schedule = schedule
         self.model_config: dict[str, Any] | None = None
 
@@ -75,6 +82,15 @@ class ExperimentModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},
         }
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Have the last step validated where ``max_steps`` ends a fit inside an epoch.
+
+        Otherwise the last steps have no say in which checkpoint is the best, and an early stopping ends with an error
+        for want of the score that it watches. Where ``max_time`` ends a fit Lightning does the same by itself.
+        """
+        if 0 < self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
 
     def complete_template(self, template: xr.Dataset) -> xr.Dataset:
         """Add to the data's template of predictions what this model gives beyond it; by default nothing."""

@@ -1,7 +1,7 @@
 """Calibration: forecasts of a probability become how often the event followed such forecasts in validation.
 
 One non-decreasing curve per threshold and lead time, by isotonic regression on bins of the forecast (Zadrozny and Elkan
-2002, KDD). It never makes the validation days worse, but may well do so on others where events are few.
+2002, KDD). It never makes the validation days worse, but may well do so on others where events are few, or of few days.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,11 @@ Float = NDArray[np.float32]
 BINS = np.concatenate([[0.0, 0.0002, 0.0005, 0.001, 0.002, 0.005], np.arange(1, 101) / 100])
 
 LEAST_EVENTS = 30
-"""Events in validation below which a curve is not made: forecasts stay as they are."""
+"""Points of validation with the event below which a curve is not made: forecasts stay as they are."""
+
+LEAST_CASES = 10
+"""Forecasts of validation with the event anywhere below which a curve is not made: one storm over thirty points is one
+event, and a curve of it says what the forecast made of that storm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +41,13 @@ class Calibration:
     observed: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, leads: Sequence[int], sums: NDArray[np.float64]) -> "Calibration":
-        """Curves of sums over validation.
+    def fit(cls, leads: Sequence[int], sums: NDArray[np.float64], cases: NDArray[np.float64]) -> "Calibration":
+        """Curves of sums over validation; forecasts stay as they are where events are too few, or of too few forecasts.
 
         Args:
             leads: h, increasing.
-            sums: (lead, edge, bin, 3) number of forecasts, sum of forecasts, number of events.
+            sums: (lead, edge, bin, 3) number of points, sum of forecasts, number of points with the event.
+            cases: (lead, edge) number of forecasts, each a whole field, with the event at any point.
         """
         n, forecast, events = np.moveaxis(sums, -1, 0)
         middle = np.divide(forecast, n, out=np.full(n.shape, np.nan), where=n > 0)
@@ -50,7 +55,7 @@ class Calibration:
         x, y = np.empty(shape), np.empty(shape)
         for place in np.ndindex(shape[:2]):
             filled = n[place] > 0
-            if events[place].sum() < LEAST_EVENTS:
+            if events[place].sum() < LEAST_EVENTS or cases[place] < LEAST_CASES:
                 x[place] = y[place] = np.linspace(0, 1, shape[2])
                 continue
             fitted = isotonic(events[place][filled] / n[place][filled], n[place][filled])

@@ -1,6 +1,6 @@
 """The raw files of the demo, in the schemas of the real data: runs, analysed hours and terrain."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ai4sim.atomic import atomic_path
 from ai4sim.projections import LambertConformal
 from precip_postproc.resunet_qpf import config, grib_writer
 from precip_postproc.resunet_qpf.ideal import ideal_exceedance
+from precip_postproc.resunet_qpf.netcdf_writer import (
+    Variable,
+    add_variables,
+    attach,
+    places,
+    rounded,
+    storage,
+    write_netcdf,
+)
 from precip_postproc.resunet_qpf.periodic import PeriodicGrid
 from precip_postproc.resunet_qpf.radar import NO_COVERAGE
 from precip_postproc.resunet_qpf.random_fields import MaternField, Stream, make_rng
@@ -24,6 +32,7 @@ from precip_postproc.resunet_qpf.readers.grid import Grid, LambertGrid, LatLonGr
 from precip_postproc.resunet_qpf.readers.mrms import PRODUCTS, QUALITY, TARGET, mrms_path
 from precip_postproc.resunet_qpf.readers.target import BAD, target_path
 from precip_postproc.resunet_qpf.regime import STEP, Regime, step_of
+from precip_postproc.resunet_qpf.terrain_file import write_terrain
 from precip_postproc.resunet_qpf.weather import Hour, Pair, Weather
 
 Float = NDArray[np.float32]
@@ -38,14 +47,11 @@ FORECASTS = "forecast.nc"
 
 RESOLUTION = 0.01  # of forecasts, mm
 PROBABILITY_RESOLUTION = 1e-4
-# powers of two: the last bytes are zeros, which compress well
-COORDINATE_RESOLUTION = 2.0**-13  # degrees
+# a power of two: the last bytes are zeros, which compress well
 COARSE_RESOLUTION = 2.0**-6  # of coarse predictors, in their units
-LARGEST_CHUNK = 2**15  # values
 MOSAIC_SPACING = 0.01  # degrees
 MOSAIC_MARGIN = 0.1  # degrees
 
-_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.%10d"
 _TITLE = {"title": "simulated precipitation", "source": "ai4sim precip_postproc/resunet_qpf"}
 
 
@@ -107,86 +113,9 @@ def demo_grid(grid: PeriodicGrid) -> LambertGrid:
     return LambertGrid(PROJECTION, (float(x), float(y)), (1000 * grid.spacing, 1000 * grid.spacing), grid.shape)
 
 
-class Variable(NamedTuple):
-    """A variable of a NetCDF file.
-
-    Attributes:
-        dims: names of the dimensions.
-        values: as they are stored.
-        attributes: of the variable.
-    """
-
-    dims: tuple[str, ...]
-    values: NDArray[Any]
-    attributes: Mapping[str, Any] = {}
-
-
-def write_netcdf(path: Path, variables: Mapping[str, Variable], attributes: Mapping[str, Any]) -> None:
-    """Write a NetCDF-4 file that is whole or not there.
-
-    Written as HDF5 with dimension scales, which NetCDF-4 is: a third of the time that h5netcdf takes.
-
-    Args:
-        path: the file; its folder is made.
-        variables: by name; fields of two dimensions and more are compressed.
-        attributes: of the file.
-    """
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs.update(attributes)
-        _add_variables(file, variables)
-
-
-def _add_variables(file: h5py.File, variables: Mapping[str, Variable]) -> dict[str, h5py.Dataset]:
-    """Add variables, and the dimensions that they have; gives these out."""
-    sizes: dict[str, int] = {}
-    for variable in variables.values():
-        sizes |= zip(variable.dims, variable.values.shape, strict=True)
-    scales = {}
-    for dim, size in sizes.items():
-        known = variables.get(dim)
-        scales[dim] = file.create_dataset(dim, **({"data": known.values} if known else {"shape": size, "dtype": ">f4"}))
-        scales[dim].make_scale(dim if known else _NO_VARIABLE % size)
-    for name, variable in variables.items():
-        if name in scales:
-            dataset = scales[name]
-        else:
-            dataset = file.create_dataset(name, data=variable.values, **_storage(variable.values.shape))
-            _attach(dataset, [scales[dim] for dim in variable.dims])
-        for key, value in variable.attributes.items():
-            dataset.attrs[key] = value
-    return scales
-
-
-def _storage(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Compression of fields; a chunk is what is read at once: a large field, or all small ones."""
-    if len(shape) < 2:
-        return {}
-    chunks = shape if np.prod(shape) <= LARGEST_CHUNK else (*(1 for _ in shape[:-2]), *shape[-2:])
-    return {"chunks": chunks, "compression": 1, "shuffle": True}
-
-
-def _attach(dataset: h5py.Dataset, scales: Sequence[h5py.Dataset]) -> None:
-    for axis, scale in enumerate(scales):
-        dataset.dims[axis].attach_scale(scale)
-
-
-def _places(grid: Grid, dims: tuple[str, str], names: tuple[str, str]) -> dict[str, Variable]:
-    """Latitude and longitude (y, x)."""
-    units = ("degrees_north", "degrees_east")
-    return {
-        name: Variable(dims, _round(values, COORDINATE_RESOLUTION), {"units": unit})
-        for name, values, unit in zip(names, (grid.latitude, grid.longitude), units, strict=True)
-    }
-
-
 def _times(dims: tuple[str, ...], times: np.datetime64 | Times, name: str) -> Variable:
     hours = np.asarray(times, "datetime64[h]").astype(np.int32)
     return Variable(dims, hours, {"units": "hours since 1970-01-01", "calendar": "standard", "standard_name": name})
-
-
-def _round(values: Floats, resolution: float) -> Floats:
-    rounded: Floats = np.round(values / resolution) * resolution
-    return rounded
 
 
 def _pack(values: Floats, resolution: float) -> Packed:
@@ -221,15 +150,15 @@ def forecast_file(path: Path, inits: Times, leads: Sequence[int], grid: LambertG
         "lead": _lead_variable("lead", leads),
         "y": Variable(("y",), grid.y, {"units": "m", "standard_name": "projection_y_coordinate"}),
         "x": Variable(("x",), grid.x, {"units": "m", "standard_name": "projection_x_coordinate"}),
-        **_places(grid, ("y", "x"), ("latitude", "longitude")),
+        **places(grid, ("y", "x"), ("latitude", "longitude")),
         "crs": Variable((), np.array(0, np.int32), mapping),
     }
     shape = (len(inits), len(leads), *grid.shape)
     with h5py.File(path, "w") as file:
         file.attrs.update(_TITLE)
-        scales = _add_variables(file, coordinates)
-        amounts = file.create_dataset("precip", shape, np.int16, **_storage(shape))
-        _attach(amounts, [scales[dim] for dim in ("init", "lead", "y", "x")])
+        scales = add_variables(file, coordinates)
+        amounts = file.create_dataset("precip", shape, np.int16, **storage(shape))
+        attach(amounts, [scales[dim] for dim in ("init", "lead", "y", "x")])
         amounts.attrs.update({
             "units": "mm", "long_name": "precipitation of the hour before the valid time", "grid_mapping": "crs",
             "coordinates": "latitude longitude", "scale_factor": np.float32(RESOLUTION),
@@ -385,21 +314,11 @@ class DemoWriter:
 
     def write_terrain(self) -> None:
         """Write the terrain's file."""
-        dims = ("ny", "nx")
-        units = {"terrain": "m", "dterrain": "m m-1"}
-        terrain = self._weather.terrain._asdict()
-        sigmas = terrain.pop("sigmas")
-        places = _places(self.grid, dims, ("lats", "lons")).items()
-        variables = {name: place._replace(values=place.values.astype(np.float32)) for name, place in places} | {
-            name: Variable(("nsigma", *dims)[-values.ndim :], values, {"units": units[name.split("_")[0]]})
-            for name, values in terrain.items()
-        }
-        variables["sigmas"] = Variable(("nsigma",), sigmas, {"long_name": "smoothing in grid points"})
-        write_netcdf(self._folder / TERRAIN, variables, _TITLE)
+        write_terrain(self._folder / TERRAIN, self.grid, self._weather.terrain, _TITLE)
 
     @cached_property
     def _target_places(self) -> dict[str, Variable]:
-        return _places(self.grid, ("nlats", "nlons"), ("lats", "lons"))
+        return places(self.grid, ("nlats", "nlons"), ("lats", "lons"))
 
     def _write_target(self, path: Path, hour: Hour) -> None:
         dims = ("nlats", "nlons")
@@ -425,7 +344,7 @@ class DemoWriter:
             "time": _times((), init, "forecast_reference_time"),
             "valid_time": _times(dims[:1], valid, "time"),
         } | {
-            name: Variable(dims, _round(values[:, ::-1], COARSE_RESOLUTION), {"units": UNITS[name][0]})
+            name: Variable(dims, rounded(values[:, ::-1], COARSE_RESOLUTION), {"units": UNITS[name][0]})
             for name, values in fields.items()
         }
         write_netcdf(path, variables, _TITLE)
@@ -437,7 +356,7 @@ class DemoWriter:
             "lead": _lead_variable("lead", self._leads),
             "threshold": Variable(("threshold",), np.array(config.THRESHOLDS), {"units": "mm"}),
             "init": _times((), init, "forecast_reference_time"),
-            **_places(self.grid, dims[2:], ("latitude", "longitude")),
+            **places(self.grid, dims[2:], ("latitude", "longitude")),
             "probability": Variable(dims, _pack(values, PROBABILITY_RESOLUTION), {
                 "units": "1", "long_name": "ideal probability that the analysis reaches the threshold",
                 "coordinates": "latitude longitude", "scale_factor": np.float32(PROBABILITY_RESOLUTION),

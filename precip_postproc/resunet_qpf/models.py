@@ -97,9 +97,11 @@ class QpfModule(ExperimentModule):
         self.trained_on: TrainedOn | None = None
         self._data: TrainedOn | None = None  # of the data at hand
         self.calibration: Calibration | None = None
-        # sums over a validation: squared errors of all exceedances and number of points; and by lead, edge and bin
+        # sums over a validation: squared errors of all exceedances and number of points; by lead, edge and bin; and
+        # the number of fields with the event by lead and edge
         self._validated = torch.zeros(2, dtype=torch.float64)
         self._binned: Tensor | None = None
+        self._cases: Tensor | None = None
 
     @property
     def label(self) -> str:
@@ -260,10 +262,12 @@ class QpfModule(ExperimentModule):
         leads = self._trained().leads
         self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
         self._binned = torch.zeros(len(leads), len(self.edges), len(BINS) - 1, 3, device=self.device)
+        self._cases = torch.zeros(len(leads), len(self.edges), device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Squared errors of all exceedances, over whole fields."""
         assert self._binned is not None
+        assert self._cases is not None
         assert self.trained_on is not None
         for sample in range(len(batch["fields"])):
             one = {name: values[sample : sample + 1] for name, values in batch.items()}
@@ -275,7 +279,9 @@ class QpfModule(ExperimentModule):
             self._validated += torch.stack([(p - events.to(p)).square().sum(dtype=torch.float64), known.sum()])
             lead = int(one["lead"])
             if lead in self.trained_on.leads:
-                self._bin(self._binned[self.trained_on.leads.index(lead)], p, events)
+                row = self.trained_on.leads.index(lead)
+                self._bin(self._binned[row], p, events)
+                self._cases[row] += events.any(dim=1)
 
     @staticmethod
     def _bin(sums: Tensor, probability: Tensor, events: Tensor) -> None:
@@ -292,15 +298,19 @@ class QpfModule(ExperimentModule):
     def on_validation_epoch_end(self) -> None:
         """Log the score over all fields of all processes, and fit the calibration."""
         assert self._binned is not None
+        assert self._cases is not None
         assert self.trained_on is not None
         total = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
         binned = self.trainer.strategy.reduce(self._binned, reduce_op="sum")
+        cases = self.trainer.strategy.reduce(self._cases, reduce_op="sum")
         assert isinstance(total, Tensor)
         assert isinstance(binned, Tensor)
+        assert isinstance(cases, Tensor)
         # all processes have the same numbers now
         self.log("val_loss", total[0] / total[1].clamp(min=1), prog_bar=True)
         if not self.trainer.sanity_checking:
-            self.calibration = Calibration.fit(self.trained_on.leads, binned.double().cpu().numpy())
+            sums = (each.double().cpu().numpy() for each in (binned, cases))
+            self.calibration = Calibration.fit(self.trained_on.leads, *sums)
 
     # -- probabilities
 

@@ -24,7 +24,8 @@ from precip_postproc.resunet_qpf.orographic import transfer_function
 from precip_postproc.resunet_qpf.periodic import PeriodicGrid, Spectrum
 from precip_postproc.resunet_qpf.random_fields import Stream, WaveAmplitudes, blend, make_rng
 from precip_postproc.resunet_qpf.regime import STEP, WETNESS_SPREAD, Regime, RegimeSeries, step_of, time_of
-from precip_postproc.resunet_qpf.terrain import MODEL_SMOOTHING, Terrain, describe_terrain, make_height
+from precip_postproc.resunet_qpf.terrain import MODEL_SMOOTHING, describe_terrain, make_height
+from precip_postproc.resunet_qpf.terrain_file import Terrain
 
 Float = NDArray[np.float32]
 

@@ -13,6 +13,7 @@ from precip_postproc.resunet_qpf.networks.base import (
     PaddingMode,
     QpfNetwork,
     Reach,
+    at_full_precision,
     bilinear_doubling,
     convolution,
     halving,
@@ -95,7 +96,7 @@ class ConditionedResUNet(QpfNetwork):
         y = skips.pop()
         for block in self.decoder:
             y = block(torch.cat([_doubled(y), skips.pop()], dim=1), embedding)
-        return self._head(y, x)
+        return at_full_precision(self._head, y, x)
 
     def _head(self, y: Tensor, x: Tensor) -> Tensor:
         """The head of the decoder's maps, interpolated to full resolution, and the inputs.

@@ -8,7 +8,15 @@ from torch.nn import functional
 
 from ai4sim.errors import InputError
 from ai4sim.networks.blocks import Norm
-from precip_postproc.resunet_qpf.networks.base import PaddingMode, QpfNetwork, Reach, convolution, doubling, halving
+from precip_postproc.resunet_qpf.networks.base import (
+    PaddingMode,
+    QpfNetwork,
+    Reach,
+    at_full_precision,
+    convolution,
+    doubling,
+    halving,
+)
 from precip_postproc.resunet_qpf.networks.blocks import BLOCK_RADIUS, ResidualBlock
 
 
@@ -84,7 +92,7 @@ class ResidualUNet(QpfNetwork):
         for level, (up, block) in enumerate(zip(self.up, self.decoder, strict=True)):
             x = up(x)
             x = block(torch.cat([x, self.skip(level, x, skips.pop())], dim=1))
-        return self.head(x)
+        return at_full_precision(self.head, x)
 
     def reaches(self) -> Sequence[Reach]:
         """See `QpfNetwork.reaches`."""

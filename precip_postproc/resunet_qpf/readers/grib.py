@@ -24,6 +24,7 @@ MASKED = -(2.0**100)
 """What masked points are decoded to: no packed field has it, while the usual 9999 may be a genuine value."""
 
 ACCUMULATION = 1  # code table 4.10
+GROUND = 1  # code table 4.5
 
 # code table 4.4: seconds of a unit of time
 _SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 3 * 3600, 11: 6 * 3600, 12: 12 * 3600, 13: 1}
@@ -47,6 +48,7 @@ class Header:
         process: statistical process over the interval, code table 4.10 (1: accumulation); None for an instant.
         problem: why the interval cannot be trusted: the message is refused when it is decoded, and not before, so that
             it does no harm to others in its file.
+        surface: kind of the level that the field is at, code table 4.5 (1: ground or water); None where there is none.
     """
 
     source: str
@@ -57,6 +59,7 @@ class Header:
     end: np.timedelta64
     process: int | None
     problem: str = ""
+    surface: int | None = None
 
     @property
     def valid_time(self) -> np.datetime64:
@@ -267,6 +270,7 @@ def _header(eccodes: Any, handle: int, source: str) -> Header:
         end=end,
         process=process,
         problem=problem,
+        surface=get("typeOfFirstFixedSurface") if eccodes.codes_is_defined(handle, "typeOfFirstFixedSurface") else None,
     )
 
 

@@ -20,6 +20,7 @@ SAME = 0.01  # degrees
 """Points of two grids that are this near are the same."""
 
 TIE = 1e-9  # degrees
+EARTH_RADIUS = 6371229.0  # m
 
 Float = NDArray[np.float64]
 Cells = NDArray[np.int32]
@@ -327,6 +328,23 @@ def require_same_grid(one: Grid, other: Grid, names: tuple[str, str], tolerance:
         f"the grid of {names[0]} has {describe(one)}, that of {names[1]} has {describe(other)}: {how}; "
         "remap one to the other, or give files of one grid"
     )
+
+
+def distances(grid: Grid) -> tuple[float | Float, float | Float]:
+    """Distance of the columns and of the rows, m: that of the map where there is one, else (y, x) on the sphere.
+
+    At a point it is the mean of the distances to its two neighbours, at the edges that to the only one.
+    """
+    if isinstance(grid, LambertGrid):
+        return grid.spacing
+    points = _on_sphere(grid.latitude, grid.longitude)
+    found = []
+    for axis in (1, 0):
+        steps = EARTH_RADIUS * np.linalg.norm(np.diff(points, axis=axis), axis=-1)
+        first, last = np.take(steps, [0], axis=axis), np.take(steps, [-1], axis=axis)
+        before, after = np.concatenate([first, steps], axis=axis), np.concatenate([steps, last], axis=axis)
+        found.append((before + after) / 2)
+    return found[0], found[1]
 
 
 def _edges(axis: Float) -> Float:

@@ -6,7 +6,7 @@ import torch
 
 from precip_postproc.resunet_qpf.features import FeatureStack
 from precip_postproc.resunet_qpf.flips import flip, random_flips
-from precip_postproc.resunet_qpf.terrain import slopes
+from precip_postproc.resunet_qpf.terrain_file import slopes
 
 CHANNELS = ["precipitation", "terrain_height", "slope_x", "slope_y", "u", "v", "u10", "v10", "r"]
 

@@ -1,9 +1,12 @@
 """The training module by itself: losses of batches, what it adds to checkpoints, probabilities of any size."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from precip_postproc.resunet_qpf.calibration import Calibration
 from precip_postproc.resunet_qpf.conditions import lead_conditions
 from precip_postproc.resunet_qpf.flips import flip
 from precip_postproc.resunet_qpf.inference import Inference
@@ -93,6 +96,36 @@ def test_weights_of_patches_count(batch):
     one, two = (module.training_step({name: values[i : i + 1] for name, values in batch.items()}, 0) for i in (0, 1))
     both = module.training_step({**batch, "weight": torch.tensor([3.0, 1.0])}, 0)
     assert both.item() == pytest.approx((3 * one.item() + two.item()) / 4, rel=1e-5)
+
+
+def test_forecasts_with_the_event_are_counted_over_all_processes(batch, monkeypatch):
+    """Once a field, whatever the number of points; by lead time and edge."""
+    seen = []
+    monkeypatch.setattr(Calibration, "fit", lambda *args: seen.append(args))
+    module = make_module(edges=[0.25, 1.0, 2.5, 5.0, 10.0, 25.0]).eval()
+    module.trained_on = SimpleNamespace(leads=[6, 24])
+    # two processes that have seen the same
+    strategy = SimpleNamespace(reduce=lambda sums, reduce_op: 2 * sums)
+    module.trainer = SimpleNamespace(strategy=strategy, sanity_checking=False)
+    storm = torch.zeros(2, 16, 24)
+    storm[0, :4, :8] = 7.0  # 32 points at +6 h
+    storm[1, 3, 5] = 1.0  # one at +24 h
+    unknown = storm.clone()
+    unknown[1, 3, 5] = torch.nan
+    module.on_validation_epoch_start()
+    for observed in (storm, unknown, storm):
+        module.validation_step({**batch, "observed": observed}, 0)
+    module.on_validation_epoch_end()
+    ((leads, sums, cases),) = seen
+    assert leads == [6, 24]
+    assert cases.tolist() == [[6, 6, 6, 6, 0, 0], [4, 4, 0, 0, 0, 0]]
+    assert sums[0, :, :, 2].sum(axis=1).tolist() == [192, 192, 192, 192, 0, 0]
+    assert sums[1, :, :, 0].sum(axis=1).tolist() == [2 * (3 * 16 * 24 - 1)] * 6
+    # a validation begins anew
+    module.on_validation_epoch_start()
+    module.validation_step({**batch, "observed": unknown}, 0)
+    module.on_validation_epoch_end()
+    assert seen[1][2].tolist() == [[2, 2, 2, 2, 0, 0], [0] * 6]
 
 
 def test_mirrored_batches_are_the_same_in_a_fit_that_goes_on(batch, monkeypatch):

@@ -18,6 +18,7 @@ from precip_postproc.resunet_qpf.networks import (
     ResidualBlock,
     ResUNet,
 )
+from precip_postproc.resunet_qpf.networks.base import at_full_precision
 
 NARROW = {
     ResUNet: {"widths": (4, 6, 8, 10)},
@@ -371,9 +372,67 @@ def test_half_precision(kind):
     network = settle(narrow(kind), x, conditions)
     with torch.autocast("cpu", torch.bfloat16):
         y = network(x, conditions)
-    assert y.dtype == torch.bfloat16
     exact = network(x, conditions)
-    assert (y.float() - exact).abs().max() < 0.1 * exact.std()
+    assert y.dtype == exact.dtype == torch.float32
+    assert (y - exact).abs().max() < 0.1 * exact.std()
+
+
+@all_networks
+def test_rare_events_do_not_go_in_steps_in_half_precision(kind):
+    x, conditions = example()
+    network = settle(narrow(kind), x, conditions)
+    with torch.no_grad():
+        network.head.weight.mul_(0.3 / network(x, conditions).std())
+        network.head.bias.copy_(torch.tensor([-6.0, -5.5]))
+        exact = network(x, conditions)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = network(x, conditions)
+    assert ((exact > -8) & (exact < -4)).all()
+    # all numbers of bfloat16 between 4 and 8 are multiples of 1/32
+    assert (torch.frac(32 * y) == 0).float().mean() < 0.01
+    stepped = exact.bfloat16().float()
+    assert len(y.unique()) > 10 * len(stepped.unique())
+    chance, exactly, steps = (torch.sigmoid(each) for each in (y, exact, stepped))
+    assert exactly.max() < 0.02
+    # what is left is the rounding within the network, far below the steps' 3 %
+    assert ((chance / exactly).log()).square().mean() < 0.5 * ((steps / exactly).log()).square().mean()
+
+
+def test_gradients_reach_the_network_through_the_last_layer_in_half_precision():
+    x, conditions = example()
+    network = settle(narrow(ConditionedResUNet), x, conditions).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = network(x, conditions).square().mean()
+    loss.backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == torch.float32, name
+        assert parameter.grad.isfinite().all(), name
+    assert network.head.weight.grad.any()
+    assert network.stem[0].weight.grad.any()
+
+
+def test_without_autocast_nothing_is_converted(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("autocast is entered")
+
+    monkeypatch.setattr(torch, "autocast", refuse)
+    x = torch.randn(2, 3)
+    assert at_full_precision(lambda y: y, x) is x
+    assert at_full_precision(torch.add, x.double(), x.double()).dtype == torch.float64
+    half = x.bfloat16()  # of a network that is in half precision as a whole
+    assert at_full_precision(lambda y: y, half) is half
+    assert at_full_precision(torch.neg, x.to("meta")).device.type == "meta"
+
+
+def test_with_autocast_double_stays_double():
+    half, double = torch.randn(2, 3).bfloat16(), torch.randn(2, 3).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert at_full_precision(lambda y: y, half).dtype == torch.float32
+        assert at_full_precision(lambda y: y, double) is double
+        assert at_full_precision(torch.matmul, half, half.T).dtype == torch.float32
+        # outside of it autocast goes on
+        assert torch.matmul(half, half.T).dtype == torch.bfloat16
 
 
 # export

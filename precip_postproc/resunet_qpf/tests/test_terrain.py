@@ -6,7 +6,8 @@ from scipy.ndimage import gaussian_filter
 
 from precip_postproc.resunet_qpf.periodic import PeriodicGrid
 from precip_postproc.resunet_qpf.random_fields import Stream, make_rng
-from precip_postproc.resunet_qpf.terrain import RANGES, Range, describe_terrain, make_height, slopes
+from precip_postproc.resunet_qpf.terrain import RANGES, Range, describe_terrain, make_height
+from precip_postproc.resunet_qpf.terrain_file import slopes
 
 GRID = PeriodicGrid()
 

@@ -604,6 +604,28 @@ def test_learning_from_wet_patches_alone_makes_it_rain_everywhere(settings):
     assert 0 < biases[0] < biases[1], biases
 
 
+@pytest.mark.parametrize("steps", [3, 11])
+def test_a_fit_that_ends_inside_an_epoch_is_validated_there(settings, steps):
+    """An epoch has eight steps; the early stopping watches what only a validation gives."""
+    stopping = {
+        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+        "init_args": {"monitor": "val_loss", "patience": 8},
+    }
+    words = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(steps), "--name", f"steps_{steps}"]
+    cli = runs.main(["fit", "--config", settings, *words, f"--trainer.callbacks={json.dumps([stopping])}", *QUIET])
+    last = torch.load(Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == steps
+    assert last["epoch"] == steps // 8
+    assert "calibration" in last
+    scores = next(v for k, v in last["callbacks"].items() if k.startswith("ModelCheckpoint") and "val_loss" in k)
+    stopper = next(v for k, v in last["callbacks"].items() if k.startswith("EarlyStopping"))
+    assert 0 < float(stopper["best_score"]) < 1
+    assert float(scores["best_model_score"]) == pytest.approx(float(stopper["best_score"]))
+    # of so few steps each is better than the ones before
+    best = torch.load(Path(cli.trainer.log_dir) / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == steps
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_understood_and_makes_two_steps(path, home, capsys):
     with pytest.raises(SystemExit) as stop:
