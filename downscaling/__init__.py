@@ -1,0 +1,1 @@
+"""Downscaling: fine fields from coarse ones."""
