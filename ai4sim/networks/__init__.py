@@ -5,6 +5,7 @@ from ai4sim.networks.film import Film
 from ai4sim.networks.half_unet import HalfUNet
 from ai4sim.networks.layout import channels_last_on_cpu
 from ai4sim.networks.padding import on_multiple, require_multiple
+from ai4sim.networks.precision import at_full_precision
 from ai4sim.networks.unet import UNet
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "GhostConv",
     "HalfUNet",
     "UNet",
+    "at_full_precision",
     "channels_last_on_cpu",
     "make_activation",
     "on_multiple",

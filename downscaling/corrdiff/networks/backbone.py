@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai4sim.errors import InputError
-from ai4sim.networks import channels_last_on_cpu, require_multiple
+from ai4sim.networks import at_full_precision, channels_last_on_cpu, require_multiple
 from downscaling.corrdiff.networks.blocks import Block, Resampling, silu
 from downscaling.corrdiff.networks.embeddings import NoiseEmbedding
 from downscaling.corrdiff.networks.style import Style
@@ -180,20 +180,8 @@ class Backbone(nn.Module):
             skips.append(x)
         for block, takes_skip in zip(self.decoder, self._takes_skip, strict=True):
             x = block(torch.cat([x, skips.pop()], dim=1) if takes_skip else x, embedding)
-        return self._head(silu(self.norm(x)))
-
-    def _head(self, x: Tensor) -> Tensor:
-        """The last convolution, at full precision: in bfloat16 values between 2 and 4 go in steps of 1/64.
-
-        For a temperature with a standard deviation of 10 K these would be 0.16 K.
-        """
-        device = x.device.type
-        # asking for autocast on a device that has none, such as "meta", is an error
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            result: Tensor = self.head(x)
-            return result
-        with torch.autocast(device, enabled=False):
-            return functional.conv2d(x.to(self.head.weight.dtype), self.head.weight, self.head.bias, padding=1)
+        # in bfloat16 a temperature of a standard deviation of 10 K would go in steps of 0.16 K
+        return at_full_precision(self.head, silu(self.norm(x)))
 
 
 @cache

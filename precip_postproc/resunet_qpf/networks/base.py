@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,7 +39,7 @@ class QpfNetwork(nn.Module, ABC):
         multiple: what rows and columns are padded to a multiple of.
         conditioned: whether the output depends on the conditions.
         head: the 1 x 1 convolution that comes last and whose bias is where training begins; apply it by
-            :func:`at_full_precision`.
+            :func:`ai4sim.networks.at_full_precision`.
 
     Raises:
         InputError: numbers that are not positive, or an unknown padding.
@@ -117,24 +116,6 @@ class QpfNetwork(nn.Module, ABC):
             require_multiple(height, width, self.multiple, network=type(self).__name__)
         x = functional.pad(x, (0, columns, 0, rows), mode=PADDING_MODES[self.padding_mode])
         return self.body(channels_last_on_cpu(x), conditions)[..., :height, :width]
-
-
-def at_full_precision(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """A function of maps in single precision at least, also where autocast would have it in half precision.
-
-    What comes last in a network is a logit: in bfloat16 those between 4 and 8 go in steps of 1/32, and the odds of rare
-    events in steps of 3 %. Without autocast the function is called as it is: nothing of this is in exported networks.
-
-    Args:
-        function: gives a tensor of the maps; its own parameters are of single precision, as autocast leaves them.
-        maps: on one device.
-    """
-    device = maps[0].device.type
-    # asking for autocast on a device that has none, such as "meta", is an error
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        return function(*maps)
-    with torch.autocast(device, enabled=False):
-        return function(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in maps))
 
 
 def convolution(radius: int) -> Reach:

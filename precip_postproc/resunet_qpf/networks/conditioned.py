@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai4sim.errors import InputError
+from ai4sim.networks import at_full_precision
 from ai4sim.networks.blocks import Norm
 from precip_postproc.resunet_qpf.config import N_CONDITIONS
 from precip_postproc.resunet_qpf.networks.base import (
     PaddingMode,
     QpfNetwork,
     Reach,
-    at_full_precision,
     bilinear_doubling,
     convolution,
     halving,
