@@ -20,11 +20,12 @@ ENV PATH=/home/ai4sim/nox/bin:$PATH \
     MPLBACKEND=agg
 
 # The environments are a layer of their own: a change of the code does not install them anew.
-ARG USE_CASES="precip_postproc/resunet_qpf weather_forecast/gwd weather_forecast/lam"
+ARG USE_CASES="downscaling/corrdiff precip_postproc/resunet_qpf weather_forecast/gwd weather_forecast/lam"
 ARG PIP_EXTRA_INDEX_URL
 COPY --chown=10001:10001 pyproject.toml constraints.txt README.rst LICENSE noxfile.py ./
 COPY --chown=10001:10001 tools tools
 COPY --chown=10001:10001 ai4sim/__init__.py ai4sim/__init__.py
+COPY --chown=10001:10001 downscaling/corrdiff/noxfile.py downscaling/corrdiff/noxfile.py
 COPY --chown=10001:10001 precip_postproc/resunet_qpf/noxfile.py precip_postproc/resunet_qpf/noxfile.py
 COPY --chown=10001:10001 weather_forecast/gwd/noxfile.py weather_forecast/gwd/noxfile.py
 COPY --chown=10001:10001 weather_forecast/lam/noxfile.py weather_forecast/lam/noxfile.py

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 # uv does not read pip's settings; where pip was told to find packages, uv may look too
@@ -33,7 +34,9 @@ def use_cases() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in found if ".nox" not in path.parts)
 
 
-def environment(session: nox.Session, folder: Path, name: str, requirements: Sequence[str]) -> str:
+def environment(
+    session: nox.Session, folder: Path, name: str, requirements: Sequence[str], *, constrained: bool = True
+) -> str:
     """Python of an up-to-date environment, made or renewed only when what it is made from has changed.
 
     Args:
@@ -41,6 +44,7 @@ def environment(session: nox.Session, folder: Path, name: str, requirements: Seq
         folder: the use case's folder, or the root.
         name: name of the environment below ``.nox``.
         requirements: arguments of ``pip install``.
+        constrained: whether versions are those of ``constraints.txt``.
     """
     path = folder / ".nox" / name
     python = path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -56,7 +60,7 @@ def environment(session: nox.Session, folder: Path, name: str, requirements: Seq
     session.log(f"making the environment {path.relative_to(ROOT)}")
     if path.exists():
         shutil.rmtree(path)
-    constraints = ("-c", str(ROOT / "constraints.txt"))
+    constraints = ("-c", str(ROOT / "constraints.txt")) if constrained else ()
     uv = find_uv()
     if uv:
         env = {uv_name: os.environ[name] for name, uv_name in PIP_TO_UV.items() if os.environ.get(name)}
@@ -114,7 +118,13 @@ def tests(session: nox.Session, python: str, package: str, reports: Path, *words
     )  # fmt: skip
 
 
-def register(use_case: str, extra: str, peers: Sequence[str] = (), benchmarks: Sequence[str] = ()) -> None:
+def register(
+    use_case: str,
+    extra: str,
+    peers: Sequence[str] = (),
+    benchmarks: Sequence[str] = (),
+    rare_peers: Sequence[str] = (),
+) -> None:
     """Give the calling noxfile the sessions that every use case has.
 
     Args:
@@ -123,6 +133,8 @@ def register(use_case: str, extra: str, peers: Sequence[str] = (), benchmarks: S
         peers: packages that only the benchmarks compare with; they are installed by name into an environment of
             their own.
         benchmarks: modules below ``benchmarks/``; by default the one with the use case's name.
+        rare_peers: further such packages, which want versions of their own and cannot be installed everywhere; where
+            they cannot, the benchmarks run without them.
     """
     folder = ROOT / use_case
     package = use_case.replace("/", ".")
@@ -189,6 +201,12 @@ def register(use_case: str, extra: str, peers: Sequence[str] = (), benchmarks: S
         interpreter = python(session)
         if peers:
             interpreter = environment(session, folder, "bench", ["-e", f".[{extra}]", *peers])
+        if rare_peers:
+            try:
+                wanted = ["-e", f".[{extra}]", *peers, *rare_peers]
+                interpreter = environment(session, folder, "bench-rare", wanted, constrained=False)
+            except CommandFailed:
+                session.warn(f"{', '.join(rare_peers)} cannot be installed here: measured without")
         for name in benchmarks or (Path(use_case).name,):
             run(session, interpreter, "-m", f"benchmarks.{name}", *session.posargs, cwd=ROOT)
 
