@@ -1,6 +1,7 @@
 """The command line of every use case: LightningCLI plus experiment folders, scores, preparation and export."""
 
 import errno
+import hashlib
 import json
 import logging
 import shutil
@@ -20,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 from torch import distributed
 
-from ai4sim.atomic import atomic_path
 from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.experiment import (
@@ -36,8 +36,9 @@ from ai4sim.export import ExportReport
 from ai4sim.gallery import find_figures
 from ai4sim.modules import ExperimentModule
 from ai4sim.plugins import load_plugins
-from ai4sim.predictions import PredictionWriter
+from ai4sim.predictions import PredictionWriter, write_netcdf
 from ai4sim.progress import EpochLog, training_callbacks
+from ai4sim.resume import Progress
 from ai4sim.speed import reading_speed
 from ai4sim.verification import Scorecard
 
@@ -176,6 +177,9 @@ class ExperimentCLI(LightningCLI):
         args: arguments in place of the command line's.
     """
 
+    trainer_type: type[ExperimentTrainer] = ExperimentTrainer
+    """Where a use case has commands of its own, a subclass with a method for each; add them to `subcommands`."""
+
     def __init__(
         self,
         model_class: type[ExperimentModule],
@@ -209,7 +213,7 @@ class ExperimentCLI(LightningCLI):
             super().__init__(
                 model_class,
                 datamodule_class,
-                trainer_class=ExperimentTrainer,
+                trainer_class=self.trainer_type,
                 subclass_mode_model=model_choices,
                 save_config_callback=SaveExperiment,
                 seed_everything_default=0,
@@ -230,6 +234,9 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="name of the experiment [config's]")
         parser.add_argument("--output", type=Path | None, default=None, help="file that `predict` or `export` writes")
         parser.add_argument("--overwrite", type=bool, default=False, help="whether `predict` may replace its output")
+        parser.add_argument(
+            "--resume", type=bool, default=False, help="whether `predict` goes on where an earlier one was interrupted"
+        )
 
     # -- configuration
 
@@ -307,9 +314,11 @@ class ExperimentCLI(LightningCLI):
                     f"{config.output} exists already: remove it, name another output or set --overwrite true"
                 )
             store = self._predictions_beside(config.output)
-            if config.overwrite:
+            if config.overwrite and not config.resume:
                 shutil.rmtree(store, ignore_errors=True)  # of a `predict` that was interrupted
-            callbacks.append(PredictionWriter(store))
+            callbacks.append(self._prediction_writer(store, config))
+            if config.get("return_predictions") is None:
+                config.return_predictions = False  # they are written, not kept in memory
         self.trainer_defaults["callbacks"] = [*callbacks, EpochLog()]
         if not writes_a_run:
             self.save_config_callback = None
@@ -319,6 +328,21 @@ class ExperimentCLI(LightningCLI):
         trainer.exporter = self.exporter
         trainer.output = config.output
         return trainer
+
+    def _prediction_writer(self, store: Path, config: Namespace) -> PredictionWriter:
+        """Writes predictions together with what they were made with."""
+        text = self._parser(self.subcommand).dump(
+            self.config[self.subcommand], format="json", skip_unset=False, skip_link_targets=False
+        )
+        known = {key: value for key, value in json.loads(text).items() if key in {"model", "data", "seed_everything"}}
+        about = {"config": json.dumps(known, indent=1)}  # JSON is YAML, too
+        checkpoint = config.get("ckpt_path")
+        if checkpoint is not None and Path(checkpoint).is_file():
+            with Path(checkpoint).open("rb") as file:
+                about["checkpoint_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        settings = {**_flat(known), "checkpoint": about.get("checkpoint_sha256")}
+        progress = Progress(self._progress_beside(store), settings)
+        return PredictionWriter(store, attrs=about, progress=progress, resume=config.resume)
 
     def _logger(self, config: Namespace) -> TensorBoardLogger:
         root = experiments_folder(self.use_case)
@@ -370,8 +394,7 @@ class ExperimentCLI(LightningCLI):
         with xr.open_zarr(store, consolidated=False) as predictions:
             finished = predictions if self.product is None else self.product(predictions, output, self.datamodule)
             if output.suffix == ".nc":
-                with atomic_path(output) as partial:
-                    finished.to_netcdf(partial, engine="h5netcdf")
+                write_netcdf(finished, output)
             else:
                 folder = output.with_name(f"{output.name}.partial")
                 if isinstance(finished, xr.Dataset):
@@ -380,6 +403,7 @@ class ExperimentCLI(LightningCLI):
                 shutil.rmtree(output, ignore_errors=True)
                 folder.rename(output)
         shutil.rmtree(store)
+        shutil.rmtree(self._progress_beside(store), ignore_errors=True)
         self.console.print(f"predictions: {output}", soft_wrap=True, highlight=False, markup=False)
 
     @staticmethod
@@ -389,12 +413,18 @@ class ExperimentCLI(LightningCLI):
             raise InputError(f"cannot tell the format of {output.name}: use the suffix .nc or .zarr")
         return output.with_name(f"{output.name}.predictions.zarr")
 
+    @staticmethod
+    def _progress_beside(store: Path) -> Path:
+        """The folder in which complete batches are noted."""
+        return store.with_name(f"{store.name}.progress")
+
     def report(self, folder: Path) -> Scorecard:
         """Evaluate a run, save and print its scorecard, and say where the figures are."""
         scorecard = self.evaluate(folder)
         scorecard.save(folder)
         for table in (scorecard.table(metrics=self.headline), *self.tables(scorecard)):
-            self.console.print(table)
+            if table.row_count:
+                self.console.print(table)
         figures = find_figures(folder)
         self.console.print(f"scorecard: {folder / 'scorecard.csv'}", soft_wrap=True, highlight=False, markup=False)
         self.console.print(

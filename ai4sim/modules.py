@@ -61,6 +61,7 @@ class ExperimentModule(LightningModule):
         super().__init__()
         self.optimizer_factory = SharedFactory(optimizer)
         self.schedule = schedule
+        self._after_epoch = False
         self.model_config: dict[str, Any] | None = None
 
     @property
@@ -82,6 +83,22 @@ class ExperimentModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},
         }
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Go on with the next epoch where a fit that ended with the last batch of one is continued.
+
+        Lightning would train a batch more there, if the fit ended by its number of steps.
+
+        Returns:
+            -1 to leave the rest of the epoch out.
+        """
+        self._after_epoch = batch_idx >= self.trainer.num_training_batches
+        return -1 if self._after_epoch else None
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step the schedule, but not for a batch that was left out."""
+        if not self._after_epoch:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Have the last step validated where ``max_steps`` ends a fit inside an epoch.

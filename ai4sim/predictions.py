@@ -12,8 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ai4sim.atomic import atomic_path
 from ai4sim.errors import InputError
 from ai4sim.modules import ExperimentModule
+from ai4sim.resume import Progress, fingerprint
 
 
 @runtime_checkable
@@ -34,6 +36,22 @@ class Predictable(Protocol):
         ...
 
 
+def write_netcdf(product: xr.Dataset | xr.DataTree, path: Path) -> None:
+    """Write a NetCDF file, whole or not at all.
+
+    Args:
+        product: its ``encoding["unlimited_dims"]``, or those of its groups, name dimensions that may grow.
+        path: of the file.
+    """
+    with atomic_path(path) as partial:
+        if isinstance(product, xr.Dataset):
+            product.to_netcdf(partial, engine="h5netcdf")
+            return
+        # xarray looks into the encoding of single data sets alone
+        unlimited = {node.path: [*node.encoding.get("unlimited_dims", ())] for node in product.subtree}
+        product.to_netcdf(partial, engine="h5netcdf", unlimited_dims=unlimited)
+
+
 class PredictionWriter(Callback):
     """Writes the outputs of ``test_step`` or ``predict_step`` into a store that appears when it is whole.
 
@@ -43,11 +61,24 @@ class PredictionWriter(Callback):
     Args:
         path: the store to make; given, it must not exist yet. By default ``predictions.zarr`` in the run's folder,
             where it takes the place of what a run that is now resumed may have left.
+        attrs: further attributes of the store.
+        progress: where a prediction's complete batches are noted. Who gives it removes it in the end.
+        resume: go on with what an interrupted prediction has left, if there is something: batches that are complete
+            are not made again.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        attrs: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        resume: bool = False,
+    ) -> None:
         self._given = path
         self.path = path
+        self._attrs, self._progress, self._resume = dict(attrs or {}), progress, resume
+        self._done: set[int] = set()
         self._group: zarr.Group | None = None
         self._rows: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -63,7 +94,7 @@ class PredictionWriter(Callback):
         if self._given is None:
             assert trainer.log_dir is not None
             self.path = Path(trainer.log_dir) / "predictions.zarr"
-        elif self._given.exists():
+        elif self._given.exists() and not self._resume:
             raise InputError(f"{self._given} exists already: remove it or name another output")
         template = data.prediction_template(stage)
         if isinstance(trainer.lightning_module, ExperimentModule):
@@ -71,11 +102,30 @@ class PredictionWriter(Callback):
         template.attrs["model"] = getattr(trainer.lightning_module, "label", type(trainer.lightning_module).__name__)
         self._rows = template["row"].values
         if trainer.is_global_zero:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.parent.mkdir(parents=True, exist_ok=True)
-            template.to_zarr(self._partial, mode="w", compute=False, zarr_format=3, consolidated=False)
+            self._lay_out(template, trainer.world_size)
         trainer.strategy.barrier("predictions are laid out")
         self._group = zarr.open_group(self._partial, mode="r+")
+        if self._progress is not None:
+            self._done = self._progress.done(trainer.global_rank)
+
+    def _lay_out(self, template: xr.Dataset, processes: int) -> None:
+        """An empty store, or what an interrupted prediction has left of one."""
+        assert self.path is not None
+        further = {"processes": processes, "template": fingerprint(template)}
+        if self._resume and self._progress is not None and self._progress.can_go_on(further):
+            if self.path.exists():  # it was whole, and what is made of it was not
+                shutil.rmtree(self._partial, ignore_errors=True)
+                self.path.replace(self._partial)
+            if self._partial.is_dir():
+                return
+        if self._progress is not None:
+            self._progress.remove()
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        template = template.assign_attrs(self._attrs)
+        template.to_zarr(self._partial, mode="w", compute=False, zarr_format=3, consolidated=False)
+        if self._progress is not None:
+            self._progress.begin(further)
 
     def _write(self, outputs: Any) -> None:
         if self._group is None:
@@ -129,8 +179,18 @@ class PredictionWriter(Callback):
         self._finish(trainer)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lay the store out."""
+        """Lay the store out, or go on with it."""
         self._start(trainer, "predict")
+        if not self._done:
+            return
+        if trainer.is_global_zero:
+            print(f"{len(self._done)} batches are complete already: they are left out")
+        step, done = pl_module.predict_step, self._done
+
+        def rest(batch: Any, batch_idx: int, *others: Any) -> Any:
+            return {"index": np.empty(0, np.int64)} if batch_idx in done else step(batch, batch_idx, *others)
+
+        vars(pl_module)["predict_step"] = rest
 
     def on_predict_batch_end(
         self,
@@ -141,9 +201,13 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write one batch."""
+        """Write one batch, and note that it is complete."""
         self._write(outputs)
+        if self._group is not None and self._progress is not None and batch_idx not in self._done:
+            self._progress.mark(trainer.global_rank, batch_idx)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the store its name."""
+        if self._done:
+            vars(pl_module).pop("predict_step", None)
         self._finish(trainer)

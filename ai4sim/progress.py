@@ -40,6 +40,10 @@ class EpochLog(Callback):
     def __init__(self) -> None:
         self._started = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time: a fit may go on within an epoch."""
+        self._started = time.monotonic()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the time."""
         self._started = time.monotonic()
@@ -51,6 +55,10 @@ class EpochLog(Callback):
         metrics: dict[str, Any] = trainer.callback_metrics
         text = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items() if not name.endswith("_step"))
         seconds = time.monotonic() - self._started
-        Console(soft_wrap=True, highlight=False).print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  ({seconds:.1f} s)"
-        )
+        # a fit may end after a number of steps instead
+        place = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            place += f"/{trainer.max_epochs}"
+        else:
+            place += f", step {trainer.global_step}/{trainer.max_steps}"
+        Console(soft_wrap=True, highlight=False).print(f"{place}  {text}  ({seconds:.1f} s)")

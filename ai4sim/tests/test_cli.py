@@ -1,5 +1,6 @@
 """What the command line does with products, outputs that are there already, and mistakes in settings."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Numbers(ExperimentData):
         return xr.Dataset({"y": ("sample", empty, {"units": "m"})}, {"row": ("sample", np.arange(4))})
 
 
-def halved(predictions: xr.Dataset, output: Path) -> xr.Dataset:
+def halved(predictions: xr.Dataset, output: Path, data: ExperimentData) -> xr.Dataset:
     output.with_suffix(".txt").write_text("drawn")
     return xr.Dataset({"half": predictions["y"] / 4})
 
@@ -105,7 +106,7 @@ class TestPredict:
         output = tmp_path / f"numbers.{suffix}"
         command()(["predict", "--output", str(output), *QUIET])
 
-        def failing(predictions: xr.Dataset, output: Path) -> xr.Dataset:
+        def failing(predictions: xr.Dataset, output: Path, data: ExperimentData) -> xr.Dataset:
             raise ZeroDivisionError
 
         again = ["predict", "--output", str(output), "--overwrite", "true", *QUIET]
@@ -115,6 +116,90 @@ class TestPredict:
         command(halved)(again)
         assert list(opened(output).data_vars) == ["half"]
         assert {path.name for path in tmp_path.iterdir()} == {output.name, "numbers.txt"}
+
+
+class Interrupted:
+    """Stops a prediction at a row, and counts the rows that were predicted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stop: float | None = 2.0
+        self.rows: list[float] = []
+        step = Doubling.predict_step
+
+        def counting(model: Doubling, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+            x = float(batch["x"])
+            if x == self.stop:
+                raise KeyError("power cut")
+            self.rows.append(x)
+            return step(model, batch, batch_idx)
+
+        monkeypatch.setattr(Doubling, "predict_step", counting)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    return Interrupted(monkeypatch)
+
+
+class TestResume:
+    def predict(self, output: Path, *words: str, product=None) -> None:
+        command(product)(["predict", "--output", str(output), *QUIET, *words])
+
+    def test_only_what_is_missing_is_predicted(self, tmp_path, interrupted):
+        output = tmp_path / "numbers.nc"
+        with pytest.raises(KeyError):
+            self.predict(output)
+        interrupted.stop = None
+        self.predict(output, "--resume", "true")
+        assert interrupted.rows == [0, 1, 2, 3]
+        resumed = opened(output)
+        assert resumed["y"].values.tolist() == [0, 2, 4, 6]
+        assert [path.name for path in tmp_path.iterdir()] == [output.name]
+        self.predict(output, "--overwrite", "true")
+        assert interrupted.rows == [0, 1, 2, 3] * 2
+        xr.testing.assert_identical(resumed, opened(output))
+
+    def test_by_default_all_is_predicted_anew(self, tmp_path, interrupted):
+        output = tmp_path / "numbers.nc"
+        with pytest.raises(KeyError):
+            self.predict(output)
+        interrupted.stop = None
+        self.predict(output)
+        assert interrupted.rows == [0, 1, 0, 1, 2, 3]
+
+    def test_with_nothing_to_go_on_with_it_starts(self, tmp_path, interrupted):
+        interrupted.stop = None
+        self.predict(tmp_path / "numbers.nc", "--resume", "true")
+        assert interrupted.rows == [0, 1, 2, 3]
+
+    def test_other_settings_are_refused_by_name(self, tmp_path, interrupted, capsys):
+        output = tmp_path / "numbers.nc"
+        with pytest.raises(KeyError):
+            self.predict(output)
+        words = ["predict", "--output", str(output), "--resume", "true", "--model.choice.number", "4"]
+        message = message_of(command(), capsys, *words)
+        assert "numbers.nc.predictions.zarr was begun with other settings and cannot go on: model.choice" in message
+        interrupted.stop = None
+        self.predict(output, "--model.choice.number", "4")
+        assert opened(output)["y"].values.tolist() == [0, 2, 4, 6]
+
+    def test_a_product_that_failed_is_made_of_the_predictions_that_are_there(self, tmp_path, interrupted):
+        output, interrupted.stop = tmp_path / "numbers.nc", None
+
+        def failing(predictions: xr.Dataset, output: Path, data: ExperimentData) -> xr.Dataset:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            self.predict(output, product=failing)
+        self.predict(output, "--resume", "true", product=halved)
+        assert interrupted.rows == [0, 1, 2, 3]
+        assert opened(output)["half"].values.tolist() == [0, 0.5, 1, 1.5]
+
+    def test_what_it_was_made_with_is_in_the_output(self, tmp_path, interrupted):
+        interrupted.stop = None
+        self.predict(tmp_path / "numbers.nc", "--model.choice.number", "4")
+        settings = json.loads(opened(tmp_path / "numbers.nc").attrs["config"])
+        assert settings["model"]["choice"]["number"] == 4
 
 
 def test_a_mistake_in_settings_that_may_be_absent_is_a_message(tmp_path, capsys):

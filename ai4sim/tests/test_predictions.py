@@ -1,6 +1,7 @@
 """Predictions as one labelled store."""
 
 import dask.array
+import h5netcdf
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from ai4sim.errors import InputError
-from ai4sim.predictions import PredictionWriter
+from ai4sim.predictions import PredictionWriter, write_netcdf
+from ai4sim.resume import Progress, fingerprint
 
 N, BATCH = 10, 4
 
@@ -86,3 +88,51 @@ def test_rows_out_of_order_are_refused(tmp_path):
     with pytest.raises(ValueError, match="consecutive rows of the template"):
         trainer(tmp_path, PredictionWriter(tmp_path / "a.zarr")).predict(Model(), datamodule=Shuffled())
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_dimensions_of_a_file_may_grow(tmp_path):
+    root = xr.Dataset({"a": ("time", np.arange(3))})
+    root.encoding["unlimited_dims"] = {"time"}
+    part = xr.Dataset({"b": (("time", "x"), np.ones((3, 2)))})
+    for name, product in (("set.nc", root), ("tree.nc", xr.DataTree.from_dict({"/": root, "/part": part}))):
+        write_netcdf(product, tmp_path / name)
+        with h5netcdf.File(tmp_path / name) as file:
+            assert file.dims["time"].isunlimited()
+    assert xr.load_dataset(tmp_path / "tree.nc", engine="h5netcdf", group="part")["b"].shape == (3, 2)
+    assert {item.name for item in tmp_path.iterdir()} == {"set.nc", "tree.nc"}
+
+
+class TestProgress:
+    def test_batches_are_those_of_a_process(self, tmp_path):
+        progress = Progress(tmp_path / "a.progress", {"model.x": 1})
+        assert not progress.can_go_on({"processes": 2})
+        progress.begin({"processes": 2})
+        for rank, batch in ((0, 0), (0, 12), (1, 3), (11, 5)):
+            progress.mark(rank, batch)
+        assert progress.can_go_on({"processes": 2})
+        assert (progress.done(0), progress.done(1), progress.done(2)) == ({0, 12}, {3}, set())
+        progress.begin({"processes": 2})
+        assert progress.done(0) == set()
+        progress.remove()
+        assert not progress.folder.exists()
+
+    def test_the_first_difference_is_named(self, tmp_path):
+        Progress(tmp_path / "a.zarr.progress", {"model.x": 1, "model.y": "long" * 99}).begin({})
+        for changed, text in (
+            ({"model.x": 2}, "model.x was 1 and is 2 now"),
+            ({"z": None, "model.x": 1}, "model.y was"),
+        ):
+            with pytest.raises(InputError, match=rf"a\.zarr was begun with other settings and cannot go on: {text}"):
+                Progress(tmp_path / "a.zarr.progress", changed).can_go_on({})
+
+    def test_templates_differ_by_layout_coordinates_and_attributes(self):
+        def template(n=4, chunk=2, first=0, units="m", note="a"):
+            empty = dask.array.zeros(n, dtype=np.float32, chunks=chunk)
+            names = np.array([f"{note}{i}" for i in range(n)], dtype=object)
+            coords = {"row": ("sample", np.arange(first, first + n)), "name": ("sample", names)}
+            return xr.Dataset({"y": ("sample", empty)}, coords, {"units": units})
+
+        changes = ({}, {"n": 6}, {"chunk": 4}, {"first": 1}, {"units": "km"}, {"note": "b"})
+        found = [fingerprint(template(**change)) for change in changes]
+        assert fingerprint(template()) == found[0]
+        assert len(set(found)) == len(found)
