@@ -68,6 +68,7 @@ class ChannelScaler(nn.Module):
     def __init__(self, transforms: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.transforms = tuple(transforms)
+        self.n_channels = len(self.transforms)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1))
 

@@ -83,12 +83,19 @@ class PairedSource(ABC):
         """What the data set holds.
 
         Raises:
-            InputError: a file, group, variable or dimension is missing or not what it should be; it is named.
+            InputError: a file, group, variable or dimension is missing or not what it should be; it is named. Or
+                there is no pair.
         """
         found = self._open()
         if not len(found):
             where = f" in {found.files[0]}" if found.files else ""
             raise InputError(f"{type(self).__name__}: there is no pair{where}")
+        missing = missing_values(found.static_fields)
+        if missing.any():
+            first = int(missing.argmax())
+            raise InputError(
+                f"static {found.static[first].name!r} has {missing[first]} values that are missing or infinite"
+            )
         return found
 
     def settings(self) -> dict[str, Any]:
@@ -113,7 +120,7 @@ class PairedSource(ABC):
 
 
 def missing_values(fields: Field) -> NDArray[np.int64]:
-    """Number of values that are missing or infinite, (n, channel), of fields (n, channel, y, x)."""
+    """Number of values that are missing or infinite, (...), of fields (..., y, x)."""
     return (~np.isfinite(fields)).sum(axis=(-2, -1))
 
 
