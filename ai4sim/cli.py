@@ -1,5 +1,6 @@
 """The command line of every use case: LightningCLI plus experiment folders, scores, preparation and export."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -8,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -203,6 +206,7 @@ class ExperimentCLI(LightningCLI):
         self.product = product
         self.console = wide_console()
         self._stored_model: dict[str, Any] | None = None
+        self._claimed: Path | None = None
         load_plugins()
         with warnings.catch_warnings():
             # names that jsonargparse 5 removes, used by lightning 2.6 itself
@@ -210,18 +214,22 @@ class ExperimentCLI(LightningCLI):
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-            super().__init__(
-                model_class,
-                datamodule_class,
-                trainer_class=self.trainer_type,
-                subclass_mode_model=model_choices,
-                save_config_callback=SaveExperiment,
-                seed_everything_default=0,
-                # samplers here know ranks and epochs themselves
-                trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
-                auto_configure_optimizers=False,
-                args=args,
-            )
+            try:
+                super().__init__(
+                    model_class,
+                    datamodule_class,
+                    trainer_class=self.trainer_type,
+                    subclass_mode_model=model_choices,
+                    save_config_callback=SaveExperiment,
+                    seed_everything_default=0,
+                    # samplers here know ranks and epochs themselves
+                    trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 10},
+                    auto_configure_optimizers=False,
+                    args=args,
+                )
+            except BaseException:
+                self._release()
+                raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -243,19 +251,21 @@ class ExperimentCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, its model settings come first and explicit ones after them."""
         words = list(sys.argv[1:] if args is None else args) if not isinstance(args, (dict, Namespace)) else None
-        super().parse_arguments(parser, args)
-        command = self.config.subcommand
-        checkpoint = self.config[command].get("ckpt_path")
-        if words is None or not checkpoint or str(checkpoint) in {"best", "last", "hpc", "registry"}:
-            return
-        stored = read_checkpoint(Path(checkpoint)).get(MODEL_CONFIG)
-        if stored is None:
-            return
-        position = words.index(command) + 1
-        settings = stored if self.model_choices else stored["init_args"]
-        words[position:position] = [f"--model={json.dumps(settings)}"]
-        self.config = parser.parse_args(words)
-        self._stored_model = stored["init_args"]
+        checkpoint = None if words is None else _value_of("--ckpt_path", words)
+        if checkpoint is None:
+            super().parse_arguments(parser, args)
+            checkpoint = self.config[self.config.subcommand].get("ckpt_path")
+        stored = None
+        if words is not None and checkpoint and str(checkpoint) not in {"best", "last", "hpc", "registry"}:
+            stored = read_checkpoint(Path(checkpoint)).get(MODEL_CONFIG)
+        if words is not None and stored is not None:
+            settings = stored if self.model_choices else stored["init_args"]
+            position = next(place for place, word in enumerate(words) if word in self.subcommands()) + 1
+            words[position:position] = [f"--model={json.dumps(settings)}"]
+            self._stored_model = stored["init_args"]
+            self.config = parser.parse_args(words)
+        elif not hasattr(self, "config"):
+            super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Say by key where the user's settings replace the checkpoint's; refuse to score a part of the samples."""
@@ -355,7 +365,16 @@ class ExperimentCLI(LightningCLI):
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write the experiment folder {root}: {error.strerror}") from error
-        return TensorBoardLogger(root, config.name)
+        if getattr(rank_zero_only, "rank", 0) or config.trainer.fast_dev_run:
+            return TensorBoardLogger(root, config.name)
+        self._claimed = _claim_version(root / config.name)
+        return TensorBoardLogger(root, config.name, self._claimed.name)
+
+    def _release(self) -> None:
+        """Give up the run's folder where nothing was written: there is no run."""
+        if self._claimed is not None:
+            with contextlib.suppress(OSError):
+                self._claimed.rmdir()
 
     def after_instantiate_classes(self) -> None:
         """Give the model the configuration that its checkpoints carry."""
@@ -458,6 +477,29 @@ def run(cli: Callable[[], ExperimentCLI]) -> ExperimentCLI:
         # a process that still belongs to a group when it ends may crash, and take the one that scores with it
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _claim_version(folder: Path) -> Path:
+    """A new folder ``version_N`` that no other run has, not even one that begins at the same moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.name[8:]) for path in folder.glob("version_*") if path.name[8:].isdigit()]
+    for number in count(max(taken, default=-1) + 1):
+        try:
+            (folder / f"version_{number}").mkdir()
+        except FileExistsError:
+            continue
+        return folder / f"version_{number}"
+    raise AssertionError("numbers do not end")
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    """What the command line says of an argument, None if nothing."""
+    value = None
+    for place, word in enumerate(words):
+        head, equals, rest = word.partition("=")
+        if head == name:
+            value = rest if equals else next(iter(words[place + 1 :]), None)
+    return value
 
 
 def _mistake(error: BaseException | None) -> InputError | None:

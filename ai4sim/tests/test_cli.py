@@ -1,6 +1,7 @@
 """What the command line does with products, outputs that are there already, and mistakes in settings."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import xarray as xr
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from ai4sim.cli import ExperimentCLI, run
+from ai4sim.cli import ExperimentCLI, _claim_version, run
 from ai4sim.datamodule import ExperimentData
 from ai4sim.errors import InputError
 from ai4sim.modules import ExperimentModule
@@ -207,3 +208,12 @@ def test_a_mistake_in_settings_that_may_be_absent_is_a_message(tmp_path, capsys)
     message = message_of(command(), capsys, *words)
     assert "error: model.choice.number must be even, not 3" in message
     assert "Union" not in message
+
+
+def test_runs_that_begin_at_the_same_moment_have_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: _claim_version(tmp_path / "demo"), range(24)))
+    assert sorted(folder.name for folder in folders) == sorted(f"version_{number}" for number in range(24))
+    (tmp_path / "demo" / "version_99").mkdir()
+    (tmp_path / "demo" / "version_old").mkdir()
+    assert _claim_version(tmp_path / "demo").name == "version_100"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,7 @@ class DownscalingData(ExperimentData):
         folder = data_folder(config.USE_CASE)
         self.raw = folder / "raw" / dataset
         self.store = folder / "processed" / f"{dataset}.zarr"
-        if source is None and demo is None:
-            raise InputError("data needs data.source for raw data, or data.demo")
-        self.source: PairedSource = HrrrMini(self.raw / TRAIN) if source is None else source.below(self.raw)
+        self._source = None if source is None else source.below(self.raw)
         self.split = split or TimeFractions()
         self.transforms = transforms or {}
         self.statistics, self.on_missing = statistics, on_missing
@@ -122,6 +121,17 @@ class DownscalingData(ExperimentData):
         self._plans: dict[str, Plan] = {}
 
     # -- raw to processed
+
+    @cached_property
+    def source(self) -> PairedSource:
+        """Of the pairs.
+
+        Raises:
+            InputError: none was named, and the demo is not wanted.
+        """
+        if self._source is None and self.demo is None:
+            raise InputError("data needs data.source for raw data, or data.demo")
+        return HrrrMini(self.raw / TRAIN) if self._source is None else self._source
 
     def prepare_data(self) -> None:
         """Make what is missing: the demo's file, the processed store.

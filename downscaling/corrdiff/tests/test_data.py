@@ -114,7 +114,7 @@ class TestPreparing:
 class TestSettings:
     def test_raw_data_or_the_demo(self):
         with pytest.raises(InputError, match=r"data needs data\.source for raw data, or data\.demo"):
-            DownscalingData()
+            DownscalingData().prepare_data()
 
     @pytest.mark.parametrize(
         ("name", "value", "least"),
