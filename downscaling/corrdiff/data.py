@@ -179,6 +179,10 @@ class DownscalingData(ExperimentData):
             raise RuntimeError("call prepare_data() and setup() first")
         return self._manifest
 
+    def n_pairs(self, split: str) -> int:
+        """Number of pairs of a split."""
+        return len(self._rows[split])
+
     @property
     def contract(self) -> Contract:
         """Channels, grid and statistics of the prepared data.

@@ -193,9 +193,16 @@ class DownscalingModule(ExperimentModule):
     # -- steps
 
     def on_train_start(self) -> None:
-        """Take note of the seed, unless a checkpoint has brought that of the fit which goes on."""
+        """Take note of the seed, unless a checkpoint has brought that of the fit which goes on; say how long it is."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**63
+        steps, data = self.trainer.estimated_stepping_batches, self.datamodule
+        if isinstance(data, DownscalingData) and self.trainer.is_global_zero and math.isfinite(steps):
+            pairs, samples = data.n_pairs("train"), int(steps) * self.total_batch
+            print(
+                f"{samples:,} samples in {int(steps):,} steps of {self.total_batch}: {samples / pairs:.1f} times the "
+                f"{pairs:,} training pairs"
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
         """Let random numbers follow from the seed, the place in the training and the process alone."""
