@@ -57,10 +57,10 @@ def ensemble_statistics(
 
     With the mean m of K members x_k, the variables are
 
-        n = weight = sum 1, error = sum (m - y), squared_error = sum (m - y)^2, absolute_error = sum |m - y|,
+        n = weight = sum 1, error = sum (m - y), squared_error = sum (m - y)^2, absolute_error = sum abs(m - y),
         variance = sum 1/(K-1) sum_k (x_k - m)^2, deviation = sum sqrt(1/K sum_k (x_k - m)^2),
-        crps = sum (1/K sum_k |x_k - y| - 1/(2 K (K-1)) sum_jk |x_j - x_k|),
-        plain_crps = sum (1/K sum_k |x_k - y| - 1/(2 K^2) sum_jk |x_j - x_k|)
+        crps = sum (1/K sum_k abs(x_k - y) - 1/(2 K (K-1)) sum_jk abs(x_j - x_k)),
+        plain_crps = sum (1/K sum_k abs(x_k - y) - 1/(2 K^2) sum_jk abs(x_j - x_k))
 
     The sum over pairs is that of the sorted members, 2 sum_i (2 i - K - 1) x_(i), which takes O(K log K). A single
     member has neither pairs nor a variance: both CRPS are its absolute error, and the variance is NaN.

@@ -3,7 +3,7 @@
 A line of N values at a distance dx has, by the discrete Fourier transform X of its anomalies from its own mean, the
 one-sided density
 
-    S_k = 2 dx |X_k|^2 / N    (once, not twice, at k = N/2)    at the wavelength    N dx / k,    k = 1 ... N/2
+    S_k = 2 dx abs(X_k)^2 / N    (once, not twice, at k = N/2)    at the wavelength    N dx / k,    k = 1 ... N/2
 
 in the squared unit of the field times that of the spacing; the sum of S_k over k, times the width 1 / (N dx) of the
 bins of the wavenumber, is the variance of the line. These are what wind spectra are compared in (Skamarock 2004, MWR

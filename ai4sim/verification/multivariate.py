@@ -44,10 +44,10 @@ def multivariate_statistics(
     The points are drawn once, without replacement, and are the same for all samples, models and parts of a set. With
     the vectors x_k of the members and y of the target, of D = points times variables components over their scale,
 
-        energy = sum (1/K sum_k ||x_k - y|| - 1/(2 K (K-1)) sum_jk ||x_j - x_k||)
-        variogram = sum 2/(D (D-1)) sum_(i<j) ((|y_i - y_j|^p - g_ij)^2 - s_ij^2 / K)
+        energy = sum (1/K sum_k norm(x_k - y) - 1/(2 K (K-1)) sum_jk norm(x_j - x_k))
+        variogram = sum 2/(D (D-1)) sum_(i<j) ((abs(y_i - y_j)^p - g_ij)^2 - s_ij^2 / K)
 
-    with the mean g_ij and the variance s_ij^2 (over K - 1) over the members of |x_ki - x_kj|^p. These are fair; the
+    with the mean g_ij and the variance s_ij^2 (over K - 1) over the members of abs(x_ki - x_kj)^p. These are fair; the
     plain ones have 1/(2 K^2), and lack the last term (Gneiting and Raftery 2007, JASA 102, 359-378, section 4.3;
     Scheuerer and Hamill 2015, MWR 143, 1321-1334, with equal weights that sum to 1). The energy score mainly tells
     biases and spread, the variogram score the dependence between points and variables.

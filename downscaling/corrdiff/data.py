@@ -37,7 +37,7 @@ from downscaling.corrdiff.readers import HrrrMini, PairedSource, read_statistics
 from downscaling.corrdiff.readers.base import Channel
 from downscaling.corrdiff.readers.files import runs
 from downscaling.corrdiff.scaling import transforms_of
-from downscaling.corrdiff.selection import Selection
+from downscaling.corrdiff.selection import PairSelection
 from downscaling.corrdiff.splits import SPLITS, Split, TimeFractions
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class DownscalingData(ExperimentData):
         test_pairs: int | None = None,
         members: int = 8,
         analogs: int = 64,
-        select: Selection | None = None,
+        select: PairSelection | None = None,
         num_workers: int = 0,
         seed: int = 0,
         scheduler: str | None = None,
@@ -114,7 +114,7 @@ class DownscalingData(ExperimentData):
         self.batch_size, self.total_batch, self.eval_batch_size = batch_size, total_batch, eval_batch_size
         self.validation_pairs, self.test_pairs = validation_pairs, test_pairs
         self.members, self.analogs = members, analogs
-        self.select = select or Selection()
+        self.select = select or PairSelection()
         self.num_workers, self.seed, self.scheduler = num_workers, seed, scheduler
         self._manifest: Manifest | None = None
         self._rows: dict[str, NDArray[np.int64]] = {}

@@ -10,7 +10,7 @@ from downscaling.corrdiff.readers.base import Pairs
 
 
 @dataclass(frozen=True)
-class Selection:
+class PairSelection:
     """Conditions that all must hold; times may repeat, and then all of their pairs are meant.
 
     Args:

@@ -3,7 +3,7 @@
 Buoyancy at the ground, of a fluid with uniform potential vorticity above it, is advected by the flow that it induces
 (Blumen 1978, J. Atmos. Sci. 35:774; Held et al. 1995, J. Fluid Mech. 282:1). With w = b / N, m/s:
 
-    dw/dt + J(psi, w) = D + F,   |K| psi^ = w^,   u = -dpsi/dy,   v = dpsi/dx,   J(psi, w) = u dw/dx + v dw/dy.
+    dw/dt + J(psi, w) = D + F,   K psi^ = w^,   u = -dpsi/dy,   v = dpsi/dx,   J(psi, w) = u dw/dx + v dw/dy.
 
 So wind and w have the same spectrum, near k^-5/3 where w cascades to small scales. Without D and F the mean of w,
 <w²> and <w psi> are conserved.
@@ -106,7 +106,7 @@ class SurfaceQG:
         self._damping = self._damping_of_a_step()
         band = (self.index >= self._driving.first) & (self.index <= self._driving.last)
         self._band = np.nonzero(band)
-        # a wave decays with height as exp(-|K| N z / f) does (Held et al. 1995)
+        # a wave decays with height as exp(-K N z / f) does (Held et al. 1995)
         decay = np.exp(-unit * self.index * STABILITY / CORIOLIS * LIFT_HEIGHT)
         self._decay = decay.astype(self._float)
 
@@ -221,7 +221,7 @@ class SurfaceQG:
     def lift(self, w: Spectrum) -> Array:
         """Vertical velocity at 150 m, scaled to a standard deviation of 0.06 m/s.
 
-        There the buoyancy of every wave is smaller by the factor E = exp(-|K| N z / f). Its change in time is E times
+        There the buoyancy of every wave is smaller by the factor E = exp(-K N z / f). Its change in time is E times
         that at the ground; what advection at that height does not explain is lift against the stratification:
 
             W = (E J(psi, w) - J(E psi, E w)) / N,  from  dw_E/dt + J(psi_E, w_E) = -N W.

@@ -20,7 +20,7 @@ from downscaling.corrdiff.batches import MEAN
 from downscaling.corrdiff.data import DownscalingData
 from downscaling.corrdiff.demo_file import STATS, TRAIN
 from downscaling.corrdiff.readers import Channel, HrrrMini, Moments, PairedSource, Statistics, write_statistics
-from downscaling.corrdiff.selection import Selection
+from downscaling.corrdiff.selection import PairSelection
 from downscaling.corrdiff.splits import TimeFractions
 from downscaling.corrdiff.tests.conftest import TINY, make_tiny
 from downscaling.corrdiff.tests.memory_source import MemorySource, make_pairs
@@ -402,7 +402,7 @@ class TestPlans:
         assert set(plan.member) == {MEAN}
 
     def test_of_a_prediction(self, data):
-        own = attached(make_tiny(select=Selection(indices=[3, 60], box=(-90, -180, 90, 180)), members=2))
+        own = attached(make_tiny(select=PairSelection(indices=[3, 60], box=(-90, -180, 90, 180)), members=2))
         own.setup("predict")
         plan = own.plan("predict")
         assert plan.pair.tolist() == [3, 3, 3, 60, 60, 60]
@@ -410,7 +410,7 @@ class TestPlans:
 
     @pytest.mark.usefixtures("tiny_data")
     def test_of_a_prediction_without_a_regression(self):
-        own = attached(make_tiny(select=Selection(indices=[3, 60]), members=2))
+        own = attached(make_tiny(select=PairSelection(indices=[3, 60]), members=2))
         own.trainer.lightning_module.gives_mean = False
         assert own.plan("predict").member.tolist() == [0, 1, 0, 1]
 
@@ -421,14 +421,14 @@ class TestPlans:
         assert data.prediction_batch("test") == 4
         assert [len(batch["index"]) for batch in batches] == [4] * 12
         assert all("output" not in batch for batch in batches)
-        own = attached(make_tiny(select=Selection(indices=[7])))
+        own = attached(make_tiny(select=PairSelection(indices=[7])))
         (batch,) = list(own.predict_dataloader())
         assert batch["case"].tolist() == [7]
         assert batch["row_pair"].tolist() == [0, 0, 0, 0]
 
     def test_a_prediction_sees_what_a_test_sees(self, data):
         tested = next(iter(attached(data).test_dataloader()))
-        own = attached(make_tiny(select=Selection(indices=tested["case"].tolist())))
+        own = attached(make_tiny(select=PairSelection(indices=tested["case"].tolist())))
         predicted = next(iter(own.predict_dataloader()))
         for name in ("input", "static", "corner", "case", "member", "row_pair"):
             assert torch.equal(predicted[name], tested[name]), name
@@ -453,7 +453,7 @@ class TestTemplates:
         assert not template.data_vars
 
     def test_of_a_prediction(self, data):
-        own = attached(make_tiny(select=Selection(indices=[3, 60])))
+        own = attached(make_tiny(select=PairSelection(indices=[3, 60])))
         template, pairs = own.prediction_template("predict"), own.source.pairs
         assert template["case"].values.tolist() == [3] * 4 + [60] * 4
         np.testing.assert_array_equal(template["time"], pairs.times[template["case"]].astype("datetime64[ns]"))
