@@ -203,7 +203,7 @@ def _maps(fields: Mapping[str, Fields], units: Mapping[str, str], grid: MapGrid,
                 else:
                     image = _map(ax, own[label], grid, colors, norm, shape)
                 ax.tick_params(labelbottom=row == len(fields) - 1, labelleft=ax is axes[row, 0])
-            axes[row, 0].set_ylabel(f"{title_of(name)}\ny [{grid.units}]")
+            axes[row, 0].set_ylabel(f"{name}\ny [{grid.units}]")
             bars: dict[str, Any] = {"ax": axes[row], "pad": 0.012, "aspect": 12}
             unit = "" if units[name] in ("", "1") else f" [{format_units(units[name])}]"
             bar = figure.colorbar(image, extend="max" if name in POSITIVE else "both", **bars)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ai4sim.verification import Scorecard
 from downscaling.corrdiff import map_figures, plotters
-from downscaling.corrdiff.map_figures import MapGrid, by_distance, colors_of, plot_case, title_of
+from downscaling.corrdiff.map_figures import MapGrid, by_distance, colors_of, plot_case
 from downscaling.corrdiff.samples import TestSamples
 from downscaling.corrdiff.sums import Sums
 from downscaling.corrdiff.tests.synthetic_predictions import exchangeable, make_predictions, opened_tiny, perfect
@@ -119,7 +119,7 @@ def test_maps_share_a_scale(figures, tmp_path):
             id(ax.images[0].norm) for ax, column in zip(own, columns, strict=True) if ax.images and column != "spread"
         }
         assert len(norms) == 1
-        assert own[0].get_ylabel() == f"{title_of(name)}\ny [km]"
+        assert own[0].get_ylabel() == f"{name}\ny [km]"
     assert not axes[24].images
     assert [text.get_text() for text in axes[24].texts] == ["not an input"]
     assert {"2t [K]", "tp [mm h⁻¹]", "spread [K]"} <= labels(figure)
