@@ -196,8 +196,11 @@ class DownscalingModule(ExperimentModule):
         """Take note of the seed, unless a checkpoint has brought that of the fit which goes on; say how long it is."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**63
-        steps, data = self.trainer.estimated_stepping_batches, self.datamodule
-        if isinstance(data, DownscalingData) and self.trainer.is_global_zero and math.isfinite(steps):
+        data = self.datamodule
+        if not isinstance(data, DownscalingData) or not self.trainer.is_global_zero:
+            return
+        steps = self.trainer.estimated_stepping_batches
+        if math.isfinite(steps):
             pairs, samples = data.n_pairs("train"), int(steps) * self.total_batch
             print(
                 f"{samples:,} samples in {int(steps):,} steps of {self.total_batch}: {samples / pairs:.1f} times the "
