@@ -461,6 +461,7 @@ class TestCounting:
             "world_size": 1,
             "accumulate_grad_batches": 1,
             "global_rank": 0,
+            "is_global_zero": True,
             "current_epoch": 0,
             "num_training_batches": 9,
         }
@@ -517,13 +518,21 @@ class TestCounting:
         assert len({tuple(numbers) for numbers in [first, *others]}) == 5
 
     def test_the_seed_is_that_of_the_fit_that_goes_on(self, data):
-        module = self.attached(data)
+        module = self.attached(data, estimated_stepping_batches=float("inf"))
         torch.manual_seed(21)
         module.on_train_start()
         assert module._seed == 21
         torch.manual_seed(22)
         module.on_train_start()
         assert module._seed == 21
+
+    def test_it_is_said_how_long_a_fit_is(self, data, capsys):
+        module = self.attached(data, estimated_stepping_batches=1100)
+        module.on_train_start()
+        pairs, batch = data.n_pairs("train"), module.total_batch
+        times = 1100 * batch / pairs
+        expected = f"{1100 * batch:,} samples in 1,100 steps of {batch}: {times:.1f} times the {pairs} training pairs"
+        assert expected in capsys.readouterr().out
 
 
 def test_half_precision_is_nearly_single_precision(contract, batch):
