@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.table import Table
 
 from ai4sim.atomic import exclusive
 from ai4sim.tests.command_line import QUIET
@@ -80,8 +81,8 @@ def main(words: list[str] | None = None) -> Any:
     """The use case's command line without the scores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "evaluate", without_scores)
-        patch.setattr(trainer, "skill_table", lambda scorecard: "")
-        patch.setattr(trainer, "dry_table", lambda scorecard: "")
+        patch.setattr(trainer, "skill_table", lambda scorecard: Table())
+        patch.setattr(trainer, "dry_table", lambda scorecard: Table())
         return trainer.main(words)
 
 
