@@ -499,7 +499,7 @@ def _value_of(name: str, words: Sequence[str]) -> str | None:
         head, equals, rest = word.partition("=")
         if head == name:
             value = rest if equals else next(iter(words[place + 1 :]), None)
-    return value
+    return None if value == "null" else value
 
 
 def _mistake(error: BaseException | None) -> InputError | None:
