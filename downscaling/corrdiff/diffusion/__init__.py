@@ -1,10 +1,10 @@
 """The diffusion of what a regression leaves: noise, denoiser, losses, patches, samplers. Bare PyTorch."""
 
 from downscaling.corrdiff.diffusion.autocorrelation import autocorrelation, first_zero_crossing
-from downscaling.corrdiff.diffusion.channels import join_channels, overview_of
 from downscaling.corrdiff.diffusion.closed_form import sampled_std, spread_gain, step_error
 from downscaling.corrdiff.diffusion.losses import LossMaps, RegressionLoss, diffusion_loss, squared_error
 from downscaling.corrdiff.diffusion.member_noise import MemberNoise, generator_of
+from downscaling.corrdiff.diffusion.network_inputs import join_channels, overview_of
 from downscaling.corrdiff.diffusion.noise_levels import LogNormal, LogUniform, NoiseLevels
 from downscaling.corrdiff.diffusion.patched import PatchedDenoiser, Tiles
 from downscaling.corrdiff.diffusion.preconditioning import Denoiser, Edm

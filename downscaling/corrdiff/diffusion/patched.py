@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ai4sim.errors import InputError
 from ai4sim.tiling import PADS, WINDOWS, Tiling, tiled_inference
-from downscaling.corrdiff.diffusion.channels import join_channels, overview_of
+from downscaling.corrdiff.diffusion.network_inputs import join_channels, overview_of
 from downscaling.corrdiff.diffusion.preconditioning import Denoiser
 from downscaling.corrdiff.diffusion.random_patches import require_patch, warn_of_larger_patch
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ai4sim.errors import InputError
-from downscaling.corrdiff.diffusion.channels import overview_of
+from downscaling.corrdiff.diffusion.network_inputs import overview_of
 
 logger = logging.getLogger(__name__)
 
