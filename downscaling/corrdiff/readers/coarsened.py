@@ -72,7 +72,7 @@ class CoarsenedDataset(FileSource):
     @cached_property
     def _channels(self) -> tuple[list[int], list[int]]:
         """Numbers of the channels that are inputs, and of those that are outputs."""
-        every = list(range(len(self._fields.channels)))
+        every = list(range(len(self._fields.all_channels)))
         outputs = every if self.variables is None else self._fields.channels_of(self.variables)
         inputs = outputs if self.input_variables is None else self._fields.channels_of(self.input_variables)
         return inputs, outputs
@@ -140,8 +140,8 @@ class CoarsenedDataset(FileSource):
         static = self._static
         paths = [*self._fields.paths, *([self.static] if self.static else ())]
         return Pairs(
-            inputs=tuple(self._fields.channels[i] for i in inputs),
-            outputs=tuple(self._fields.channels[i] for i in outputs),
+            inputs=tuple(self._fields.all_channels[i] for i in inputs),
+            outputs=tuple(self._fields.all_channels[i] for i in outputs),
             static=static.channels if static else (),
             times=np.repeat(self._fields.times, len(self._places)),
             input_shape=(self._size[0] // self.factor, self._size[1] // self.factor),

@@ -203,7 +203,7 @@ class GriddedFiles:
         return made
 
     @property
-    def channels(self) -> tuple[Channel, ...]:
+    def all_channels(self) -> tuple[Channel, ...]:
         """What the files have, in the order of the variables and of the levels."""
         return tuple(self._plan[0])
 
@@ -267,7 +267,7 @@ class GriddedFiles:
         Raises:
             InputError: a file cannot be read.
         """
-        chosen = range(len(self.channels)) if channels is None else channels
+        chosen = range(len(self.all_channels)) if channels is None else channels
         sizes = [len(range(*part.indices(size))) for part, size in zip(window, self.shape, strict=True)]
         out = np.empty((len(rows), len(chosen), *sizes), np.float32)
         _, file, place = self._index

@@ -201,8 +201,8 @@ class PairedDatasets(FileSource):
             *([self.static] if self.static else ()),
         ]
         return Pairs(
-            inputs=self._coarse.channels,
-            outputs=self._fine.channels if self._fine else (),
+            inputs=self._coarse.all_channels,
+            outputs=self._fine.all_channels if self._fine else (),
             static=static.channels if static else (),
             times=times,
             input_shape=(shape[0] // factor, shape[1] // factor),
