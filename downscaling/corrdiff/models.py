@@ -43,7 +43,13 @@ from downscaling.corrdiff.diffusion import (
     squared_error,
     step_error,
 )
-from downscaling.corrdiff.module_base import DownscalingModule, NetworkFactory, Schedule, default_optimizer
+from downscaling.corrdiff.module_base import (
+    NEVER_TRAINED,
+    DownscalingModule,
+    NetworkFactory,
+    Schedule,
+    default_optimizer,
+)
 from downscaling.corrdiff.networks import SongUNet
 from downscaling.corrdiff.probe import Probe, ProbeSums, probe_scores
 from downscaling.corrdiff.regression import Regression, extras_of, require_domain, require_network, takes_corners
@@ -122,9 +128,13 @@ class RegressionModule(DownscalingModule):
 
     @property
     def built(self) -> Regression:
-        """The networks."""
-        self.known  # noqa: B018 # raises where there is nothing
-        assert self.regression is not None
+        """The networks.
+
+        Raises:
+            InputError: there are none: it was never trained.
+        """
+        if self.regression is None:
+            raise InputError(NEVER_TRAINED)
         return self.regression
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

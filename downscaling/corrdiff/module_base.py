@@ -25,6 +25,8 @@ from downscaling.corrdiff.sample_counts import SampleSchedule
 
 logger = logging.getLogger(__name__)
 
+NEVER_TRAINED = "the model was never trained: give the checkpoint of a fit with --ckpt_path"
+
 NetworkFactory = Callable[[int, int], nn.Module]
 Schedule = CosineSchedule | SampleSchedule
 
@@ -77,7 +79,7 @@ class DownscalingModule(ExperimentModule):
             InputError: nothing: it was never trained.
         """
         if self.contract is None:
-            raise InputError("the model was never trained: give the checkpoint of a fit with --ckpt_path")
+            raise InputError(NEVER_TRAINED)
         return self.contract
 
     def setup(self, stage: str) -> None:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from uuid import uuid4
@@ -94,7 +94,7 @@ def find_files(patterns: Sequence[str], what: str) -> list[str]:
         if is_url(pattern):
             found.add(pattern)
             continue
-        matches = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207 (absolute)
+        matches = _matching(pattern) if has_magic(pattern) else [pattern]
         if not matches or not Path(matches[0]).exists():
             raise MissingFileError(f"{pattern} ({what}) is not there; give NetCDF files, Zarr stores or patterns")
         found.update(matches)
@@ -121,6 +121,13 @@ def manifest_files(path: Path | str) -> list[Path | str]:
     filesystem, root = fsspec.url_to_fs(text)
     names = (_CONSOLIDATED, *(name for name in _DESCRIPTIONS if "*" not in name))
     return [f"{text.rstrip('/')}/{name}" for name in names if filesystem.exists(f"{root.rstrip('/')}/{name}")]
+
+
+def _matching(pattern: str) -> list[str]:
+    """Paths of a pattern, absolute or not, without hidden files, which some systems put beside others."""
+    start = Path(Path(pattern).anchor)
+    found = start.glob(str(Path(pattern).relative_to(start)))
+    return sorted(str(path) for path in found if not path.name.startswith("."))
 
 
 def runs(numbers: NDArray[np.integer]) -> list[slice]:
