@@ -71,10 +71,13 @@ class RunningStatistics:
 
     Args:
         n_features: length of the last axis.
+
+    Attributes:
+        counts: (n_features,) values seen; with missing ones they differ.
     """
 
     def __init__(self, n_features: int) -> None:
-        self._counts = np.zeros(n_features)
+        self.counts = np.zeros(n_features)
         self.mean = np.zeros(n_features)
         self._m2 = np.zeros(n_features)
         self.minimum = np.full(n_features, np.inf)
@@ -83,7 +86,7 @@ class RunningStatistics:
     @property
     def count(self) -> int:
         """Number of rows; with missing values, of the feature that has most."""
-        return int(self._counts.max(initial=0))
+        return int(self.counts.max(initial=0))
 
     def update(self, rows: ArrayLike, *, skipna: bool = False) -> "RunningStatistics":
         """Add a block of rows of shape (..., n_features).
@@ -114,7 +117,7 @@ class RunningStatistics:
     def merge(self, other: "RunningStatistics") -> "RunningStatistics":
         """Add what another instance has seen."""
         if other.count:
-            self._merge(other._counts, other.mean, other._m2)
+            self._merge(other.counts, other.mean, other._m2)
             self.minimum = np.minimum(self.minimum, other.minimum)
             self.maximum = np.maximum(self.maximum, other.maximum)
         return self
@@ -123,16 +126,16 @@ class RunningStatistics:
         """The statistics of the same rows times a positive factor per feature."""
         factor = np.asarray(factor, np.float64)
         other = RunningStatistics(self.mean.size)
-        other._counts, other._m2 = self._counts.copy(), self._m2 * factor**2
+        other.counts, other._m2 = self.counts.copy(), self._m2 * factor**2
         other.mean, other.minimum, other.maximum = (x * factor for x in (self.mean, self.minimum, self.maximum))
         return other
 
     def _merge(self, counts: NDArray[Any], mean: NDArray[np.float64], m2: NDArray[np.float64]) -> None:
-        total = np.maximum(self._counts + counts, 1)
+        total = np.maximum(self.counts + counts, 1)
         delta = mean - self.mean
-        self._m2 = self._m2 + m2 + delta**2 * (self._counts * counts / total)
+        self._m2 = self._m2 + m2 + delta**2 * (self.counts * counts / total)
         self.mean = self.mean + delta * (counts / total)
-        self._counts = self._counts + counts
+        self.counts = self.counts + counts
 
     def result(self) -> FeatureStatistics:
         """The statistics of everything seen so far.
@@ -140,12 +143,12 @@ class RunningStatistics:
         Raises:
             NotFittedError: nothing has been seen, or of some feature nothing but missing values.
         """
-        if self.count and not self._counts.all():
-            empty = np.flatnonzero(self._counts == 0).tolist()
+        if self.count and not self.counts.all():
+            empty = np.flatnonzero(self.counts == 0).tolist()
             raise NotFittedError(f"features {empty} have nothing but missing values in the training rows")
         if self.count == 0:
             raise NotFittedError("no rows were seen: the statistics of an empty training set do not exist")
-        std = np.sqrt(self._m2 / np.maximum(self._counts, 1))
+        std = np.sqrt(self._m2 / np.maximum(self.counts, 1))
         return FeatureStatistics(self.count, self.mean.copy(), std, self.minimum.copy(), self.maximum.copy())
 
 

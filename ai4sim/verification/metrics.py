@@ -61,7 +61,7 @@ METRICS: Final[Mapping[str, MetricInfo]] = {
     "spread": MetricInfo("closer", math.nan),
     "std_dev": MetricInfo("closer", math.nan),
     "chi2": MetricInfo("lower", 1.0),
-    "outlier_fraction": MetricInfo("closer", math.nan),
+    "fraction": MetricInfo("closer", math.nan),
     "outlier_ratio": MetricInfo("closer", 1.0),
     "energy_score": MetricInfo("lower", 0.0),
     "variogram_score": MetricInfo("lower", 0.0),

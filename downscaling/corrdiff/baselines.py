@@ -39,6 +39,9 @@ def lapse_rate_corrected(temperature: Field, height: Field, factor: int) -> Fiel
 def analog_members(mean: Field, residuals: Field, members: int, cases: Sequence[int], seed: int = 0) -> Field:
     """The regression with residuals that it had for pairs of the training, drawn at random.
 
+    Rain takes part after its transform: residuals of amounts would make it negative, and too dry or too wet where it
+    is of another size than in the pair that the residual is of.
+
     Args:
         mean: (n, channel, y, x) of the regression.
         residuals: (bank, channel, y, x), truth minus regression.

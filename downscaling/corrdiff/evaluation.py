@@ -1,4 +1,4 @@
-"""From a run's predictions to its scorecard and figures; knows nothing of torch."""
+"""From a run's predictions to its scorecard and figures."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,6 +20,7 @@ from ai4sim.verification import (
     energy_score,
     line_lsd,
     mae,
+    mean,
     outlier_ratio,
     plain_crps,
     power_ratio,
@@ -33,11 +34,20 @@ from ai4sim.verification import (
 )
 from ai4sim.verification.scorecard import Role
 from downscaling.corrdiff import config, plotters
-from downscaling.corrdiff.samples import ANALOGS, BICUBIC, BILINEAR, LAPSE, REGRESSION, TestSamples
-from downscaling.corrdiff.sums import Statistics, Sums
+from downscaling.corrdiff.samples import (
+    ANALOGS,
+    BICUBIC,
+    BILINEAR,
+    CLIMATOLOGY,
+    LAPSE,
+    REGRESSION,
+    TRUTH,
+    TestSamples,
+)
+from downscaling.corrdiff.sums import WET, Statistics, Sums
 
 HEADLINE: Final = ("energy_score", "variogram_score")
-RIVALS: Final = (BILINEAR, BICUBIC, LAPSE, REGRESSION, ANALOGS)
+RIVALS: Final = (BILINEAR, BICUBIC, LAPSE, CLIMATOLOGY, REGRESSION, ANALOGS)
 TAILS: Final = {"p99_quantile_ratio": 0.99, "p99.9_quantile_ratio": 0.999, "p99.99_quantile_ratio": 0.9999}
 
 ERRORS: Final[dict[str, Any]] = {"crps": crps, "mae": mae, "rmse": rmse, "bias": bias}
@@ -58,8 +68,9 @@ def evaluate(folder: Path) -> Scorecard:
         sums = Sums(samples)
         for part in track(samples.parts(), "scoring", total=samples.n_parts, transient=True):
             sums.add(part)
-        main = samples.model if samples.members else REGRESSION
-        roles: dict[str, Role] = {main: "model"}
+        main = samples.model if samples.members else samples.mean_name
+        # what is said of the truth is what is attainable
+        roles: dict[str, Role] = {main: "model", TRUTH: "oracle"}
         scorecard = Scorecard(use_case=config.USE_CASE, experiment=run_name(folder), roles=roles)
         add_scores(scorecard, sums, cell_band(samples.spacing_or_one, samples.factor) if samples.factor > 1 else None)
         plotters.plot_all(folder / "figures", plotters.Results(scorecard, sums, samples, main))
@@ -81,18 +92,25 @@ def add_scores(scorecard: Scorecard, sums: Sums, band: tuple[float, float] | Non
         ensembles = {product: part for product, part in products.items() if int(part["members"]) > 1}
         scorecard.add_scores(ensembles, metrics=ENSEMBLE, **options)
     spectral = {"lsd": partial(line_lsd, band=band), "power_ratio": partial(power_ratio, band=band)}
-    _add(scorecard, sums.spectra(), spectral)
-    _add(scorecard, sums.flow(), spectral)
+    for spectra in (sums.spectra(), sums.flow()):
+        # a constant has none
+        varying = {name: {p: own for p, own in of.items() if p != CLIMATOLOGY} for name, of in spectra.items()}
+        _add(scorecard, varying, spectral)
     tails: dict[str, Any] = {metric: partial(quantile_ratio, q=q) for metric, q in TAILS.items()}
     _add(scorecard, sums.of("histogram"), tails)
     _add(scorecard, sums.of("ranks"), {"outlier_ratio": outlier_ratio})
     _add(scorecard, sums.of("consistency"), {"consistency_rmse": rmse})
+    share: Any = partial(mean, of="prediction")
+    _add(scorecard, sums.of("wet"), {"wet_fraction": share}, threshold=WET)
+    _add(scorecard, sums.of("zero"), {"zero_fraction": share})
     _add(scorecard, sums.of("together"), {"energy_score": energy_score, "variogram_score": variogram_score})
 
 
-def _add(scorecard: Scorecard, statistics: Statistics, metrics: Mapping[str, Any]) -> None:
+def _add(
+    scorecard: Scorecard, statistics: Statistics, metrics: Mapping[str, Any], threshold: float | None = None
+) -> None:
     for name, products in statistics.items():
-        scorecard.add_scores(products, metrics=metrics, seed=0, variable=name)
+        scorecard.add_scores(products, metrics=metrics, seed=0, variable=name, threshold=threshold)
 
 
 def variables_of(scorecard: Scorecard) -> list[str]:
@@ -102,9 +120,14 @@ def variables_of(scorecard: Scorecard) -> list[str]:
 
 
 def score_table(scorecard: Scorecard) -> Table:
-    """Scores by variable: fair CRPS (the mean absolute error of a single forecast), spectra, spread, and skill."""
+    """Scores by variable: fair CRPS (the mean absolute error of a single forecast), spectra, spread, tail, drizzle."""
     table = Table(title="scores by variable", title_justify="left", caption_justify="left")
-    table.caption = "CRPS: fair; of single forecasts the mean absolute error. LSD: log-spectral distance of members, dB"
+    table.caption = "\n".join(
+        [
+            "CRPS: fair; of single forecasts the mean absolute error. LSD: log-spectral distance of members, dB",
+            *_dryness(scorecard),
+        ]
+    )
     for heading in ("variable", "product", "CRPS [95 %]", "RMSE of mean", "LSD", "SSR", "99.99 % / truth"):
         table.add_column(heading, justify="left" if heading in ("variable", "product") else "right")
     for name in variables_of(scorecard):
@@ -142,6 +165,21 @@ def skill_table(scorecard: Scorecard) -> Table:
             cells.append("–" if not bounds else f"{bounds[0]:.1f} [{bounds[1]:.1f}, {bounds[2]:.1f}]")
         table.add_row(Text(name), *map(Text, cells))
     return table
+
+
+def _dryness(scorecard: Scorecard) -> list[str]:
+    """A line for each output with a transform: how often it is wet, and how often 0, as all that is below becomes."""
+    lines = []
+    for name in variables_of(scorecard):
+        parts = []
+        for model in scorecard.models:
+            wet = scorecard.find(model, "wet_fraction", variable=name, threshold=WET)
+            zero = scorecard.find(model, "zero_fraction", variable=name)
+            if wet is not None and zero is not None:
+                parts.append(f"{model} {100 * wet['value']:.1f}/{100 * zero['value']:.1f}")
+        if parts:
+            lines.append(f"{name} above {WET:g} / at 0, %: {', '.join(parts)}")
+    return lines
 
 
 def _number(scorecard: Scorecard, model: str, metric: str, name: str, digits: int) -> str:

@@ -17,11 +17,10 @@ from ai4sim.panels import legend_below, line_look
 from ai4sim.style import DIVERGING, SEQUENTIAL, format_tick, new_figure, style
 from ai4sim.verification import crps
 from ai4sim.verification.metrics import format_units
-from downscaling.corrdiff.samples import ANALOGS, REGRESSION, TEMPERATURES, WIND, WINDS, Part, TestSamples
+from downscaling.corrdiff.samples import ANALOGS, REGRESSION, TEMPERATURES, TRUTH, WIND, WINDS, Part, TestSamples
 from downscaling.corrdiff.sums import Sums
 
 MEMBERS_SHOWN: Final = 3
-TRUTH: Final = "truth"
 SPREAD: Final = "spread"
 RAIN: Final = ("tp", "precip")
 POSITIVE: Final = (*RAIN, "maximum_radar_reflectivity", WIND)
@@ -78,7 +77,8 @@ def title_of(name: str) -> str:
 def plot_error_maps(sums: Sums, main: str, samples: TestSamples) -> Figure:
     """CRPS by place in the domain, and by the distance from its border: what borders cost."""
     maps, grid = sums.of("map"), map_grid(samples)
-    models = [main, *(name for name in (ANALOGS, REGRESSION) if name != main and all(name in p for p in maps.values()))]
+    rivals = (ANALOGS, samples.mean_name)
+    models = [main, *(name for name in rivals if name != main and all(name in p for p in maps.values()))]
     with style():
         score = "CRPS" if samples.members else "absolute error"
         title = f"{score[0].upper()}{score[1:]} of {main} by place in the domain"
@@ -103,7 +103,7 @@ def plot_error_maps(sums: Sums, main: str, samples: TestSamples) -> Figure:
             lower.set_xlabel(f"distance from the border [{grid.units}]")
             lower.set_ylabel(f"{score} [{units}]" if column == 0 else f"[{units}]")
         axes[0, 0].set_ylabel(f"y [{grid.units}]")
-        single = {REGRESSION: f"{REGRESSION} (absolute error)"} if samples.members else {}
+        single = {samples.mean_name: f"{samples.mean_name} (absolute error)"} if samples.members else {}
         legend_below(figure, [single.get(name, name) for name in models], [])
     return figure
 
@@ -121,7 +121,7 @@ def by_distance(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDAr
 
 
 def plot_pair(part: Part, place: int, samples: TestSamples, main: str) -> Figure:
-    """Maps of a pair: input, regression, members, mean and spread of the ensemble, truth."""
+    """Maps of a pair: input, regression where there is one, members, mean and spread of the ensemble, truth."""
     fields: dict[str, Fields] = {}
     units: dict[str, str] = {}
     for name, truth in part.truth.items():
@@ -130,7 +130,8 @@ def plot_pair(part: Part, place: int, samples: TestSamples, main: str) -> Figure
         own: dict[str, NDArray[np.floating]] = {}
         if name in part.coarse:
             own["input"] = part.coarse[name].values[place]
-        own[REGRESSION] = part.products[REGRESSION][name].values[place]
+        if samples.mean_name == REGRESSION:
+            own[REGRESSION] = part.products[REGRESSION][name].values[place]
         if samples.members:
             own |= _of_ensemble(part.products[main][name].values[place])
         own[TRUTH] = truth.values[place]
@@ -216,6 +217,8 @@ def _maps(fields: Mapping[str, Fields], units: Mapping[str, str], grid: MapGrid,
                 figure.colorbar(spread, extend="max", **bars).set_label(f"spread{unit}")
         for ax in axes[-1]:
             ax.set_xlabel(f"x [{grid.units}]")
+        # ticks follow from the layout and the layout from ticks: drawn once only, labels on the left are cut off
+        figure.draw_without_rendering()
     return figure
 
 

@@ -30,8 +30,8 @@ from ai4sim.verification import (
     spread_skill_curve,
 )
 from ai4sim.verification.metrics import MINUS, format_units
-from downscaling.corrdiff.map_figures import TRUTH, plot_error_maps, plot_pair, title_of
-from downscaling.corrdiff.samples import ANALOGS, BICUBIC, REGRESSION, WIND, TestSamples
+from downscaling.corrdiff.map_figures import plot_error_maps, plot_pair, title_of
+from downscaling.corrdiff.samples import ANALOGS, BICUBIC, REGRESSION, TRUTH, WIND, TestSamples
 from downscaling.corrdiff.sums import SPEED, TEMPERATURE, Statistics, Sums
 
 MAPS: Final = 3

@@ -96,27 +96,38 @@ def build(
         schema=SCHEMA,
         settings=_settings(pairs, marks, transforms, on_missing) | {"source": source.settings()},
         statistics=partial(
-            statistics, inputs=_names(pairs.inputs), outputs=_names(pairs.outputs), transforms=dict(transforms)
+            statistics,
+            inputs=_names(pairs.inputs),
+            outputs=_names(pairs.outputs),
+            transforms=dict(transforms),
+            masked=on_missing == "mask",
         ),
         scheduler=scheduler,
     )
 
 
 def statistics(
-    dataset: xr.Dataset, *, inputs: Sequence[str], outputs: Sequence[str], transforms: Mapping[str, str]
+    dataset: xr.Dataset,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    transforms: Mapping[str, str],
+    masked: bool = False,
 ) -> dict[str, Any]:
-    """Moments of the transformed channels over the complete training pairs, in one pass.
+    """Moments of the transformed channels over the pairs that are learnt from, in one pass.
 
     Args:
         dataset: the processed store.
         inputs: names of its input channels.
         outputs: names of its output channels.
         transforms: of channels, by name.
+        masked: whether pairs that lack some of the output are learnt from, too: the values that they have count.
 
     Raises:
-        InputError: no training pair is complete.
+        InputError: no training pair is complete; if masked, an output that is missing in all of them.
     """
-    trained = (dataset["split"].values == SPLITS.index("train")) & (dataset["complete"].values == USABLE)
+    least = LACKS_TRUTH if masked else USABLE
+    trained = (dataset["split"].values == SPLITS.index("train")) & (dataset["complete"].values >= least)
     found: dict[str, Any] = {}
     for kind, names in (("input", inputs), ("output", outputs)):
         chosen = transforms_of(names, {name: value for name, value in transforms.items() if name in names})
@@ -127,9 +138,13 @@ def statistics(
                 continue
             fields = torch.from_numpy(dataset[kind][start : start + step].values[own]).double()
             values = [transform(fields[:, place], name) for place, name in enumerate(chosen)]
-            running.update(torch.stack(values, dim=-1).numpy())
-        if not running.count:
+            running.update(torch.stack(values, dim=-1).numpy(), skipna=masked)
+        if not trained.any():
             raise InputError("no training pair is complete: all have missing values")
+        if unknown := [repr(name) for name, n in zip(names, running.counts, strict=True) if not n]:
+            raise InputError(
+                f"{kind} {', '.join(unknown)}: all values are missing in all training pairs; leave such a channel out"
+            )
         found[kind] = running.result().to_dict()
     static = dataset["static"].values
     if len(static):

@@ -1,10 +1,11 @@
 """What is scored: a run's forecasts and all baselines on the same pairs, a few at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from ai4sim.normalization import FeatureStatistics
 from ai4sim.store import open_store, read_manifest
 from downscaling.corrdiff.baselines import analog_members, interpolated, lapse_rate_corrected
 from downscaling.corrdiff.batches import MEAN
+from downscaling.corrdiff.scaling import restore, transform
 from downscaling.corrdiff.splits import SPLITS
 
 Field = NDArray[np.float32]
@@ -22,6 +24,11 @@ GRID: Final = ("y", "x")
 TEMPERATURES: Final = ("2t", "t2m", "temperature_2m")
 HEIGHTS: Final = ("elev_mean", "orog", "orography", "hgt", "z")
 BILINEAR, BICUBIC, LAPSE, ANALOGS, REGRESSION = "bilinear", "bicubic", "lapse_rate", "analogs", "regression"
+TRUTH: Final = "truth"
+CLIMATOLOGY: Final = "climatology"
+"""The mean of the training, which a run without a regression has in its place."""
+DIFFUSION: Final = "diffusion"
+"""Label of the model of such a run."""
 WIND: Final = "wind_speed"
 WINDS: Final = (("10u", "10v"), ("u10m", "v10m"), ("eastward_wind_10m", "northward_wind_10m"))
 HOUR = np.timedelta64(3600, "s")
@@ -71,12 +78,15 @@ class TestSamples:
             )
         self.known = manifest.settings
         self.model = str(predictions.attrs["model"])
+        self.mean_name = CLIMATOLOGY if self.model == DIFFUSION else REGRESSION
+        """Name of the product that the means are."""
         self.channels = [str(name) for name in predictions["channel"].values]
         self.units = dict(zip(self.channels, map(str, predictions["channel_units"].values), strict=True))
         self.factor = int(self.known["factor"])
         self.spacing_km = float(self.known["spacing_km"])
         moments = FeatureStatistics.from_dict(manifest.statistics["output"])
         self.std = dict(zip(self.channels, moments.std.tolist(), strict=True))
+        self.transforms = [str(self.known["transforms"].get(name, "none")) for name in self.channels]
         self.inputs = [channel["name"] for channel in self.known["inputs"]]
         self.static = [channel["name"] for channel in self.known["static"]]
         self._test = predictions["split"].values == SPLITS.index("test")
@@ -141,7 +151,10 @@ class TestSamples:
         return values
 
     def residuals(self) -> Field | None:
-        """What the regression left of training pairs (bank, channel, y, x); None where it was not asked for them."""
+        """What the regression left of training pairs (bank, channel, y, x), after the transforms of the channels.
+
+        Pairs with gaps are left out. None where it was not asked for any, or all have gaps.
+        """
         if self._residuals is None:
             bank = np.unique(self.predictions["pair"].values[~self._test])
             if not len(bank):
@@ -149,8 +162,17 @@ class TestSamples:
             rows = np.flatnonzero(~self._test)
             with open_store(self.store_path) as store:
                 truth = np.stack([store["output"][row].values for row in self.predictions["pair"].values[rows]])
-            self._residuals = truth - self._read(rows)
-        return self._residuals
+            found = self._transformed(truth, transform) - self._transformed(self._read(rows), transform)
+            self._residuals = found[np.isfinite(found).all(axis=(1, 2, 3))]
+        return self._residuals if len(self._residuals) else None
+
+    def _transformed(self, fields: Field, function: Callable[[torch.Tensor, str], torch.Tensor]) -> Field:
+        """Fields (..., channel, y, x) of which every channel is put through its transform or back."""
+        changed = fields.copy()
+        for place, kind in enumerate(self.transforms):
+            if kind != "none":
+                changed[..., place, :, :] = function(torch.from_numpy(fields[..., place, :, :]), kind).numpy()
+        return changed
 
     def parts(self) -> Iterator[Part]:
         """All pairs in their order."""
@@ -182,11 +204,13 @@ class TestSamples:
             if name in TEMPERATURES and height is not None and self.factor > 1:
                 heights = self._heights(store, pairs, height)
                 products[LAPSE][name] = lapse_rate_corrected(own, heights, self.factor)
-        products[REGRESSION] = {name: mean[:, place] for place, name in enumerate(self.channels)}
+        products[self.mean_name] = {name: mean[:, place] for place, name in enumerate(self.channels)}
         if self.members:
             residuals = self.residuals()
             if residuals is not None:
-                drawn = analog_members(mean, residuals, self.members, store["case"].values[pairs].tolist())
+                means = self._transformed(mean, transform)
+                drawn = analog_members(means, residuals, self.members, store["case"].values[pairs].tolist())
+                drawn = self._transformed(drawn, restore)
                 products[ANALOGS] = {name: drawn[:, :, place] for place, name in enumerate(self.channels)}
             members = self._fields(pairs, mean=False)
             products[self.model] = {name: members[:, :, place] for place, name in enumerate(self.channels)}

@@ -1,7 +1,7 @@
 """Sums over the test pairs, of which all scores and curves are functions."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from ai4sim.verification import (
     spread_skill_statistics,
 )
 from downscaling.corrdiff.flow import KINETIC_ENERGY, divergence_and_vorticity
-from downscaling.corrdiff.samples import GRID, MEMBER, TEMPERATURES, WIND, WINDS, Part, TestSamples
+from downscaling.corrdiff.samples import GRID, MEMBER, TEMPERATURES, TRUTH, WIND, WINDS, Part, TestSamples
 
 REDUCED: Final = ("sample", *GRID)
 BINS: Final = 4000
@@ -27,6 +27,12 @@ BINS: Final = 4000
 POINTS: Final = 24
 """Points of the energy and the variogram score."""
 JOINT_BINS: Final = 80
+WET: Final = 0.1
+"""Amount, in a variable's units, above which it is wet: less than that of rain is drizzle or nothing."""
+EVENTS: Final[Mapping[str, Callable[[xr.DataArray], xr.DataArray]]] = {
+    "wet": lambda amount: amount > WET,
+    "zero": lambda amount: amount == 0,
+}
 DIRECTIONS: Final = (("x", "y"), ("y", "x"))
 TEMPERATURE, SPEED = "temperature", "speed"
 """Dimensions of joint distributions."""
@@ -81,6 +87,7 @@ class Sums:
                 self._note_joint(product, fields, part.truth)
             self._note_flow(product, fields, part)
         self._note_consistency(part)
+        self._note_amounts(part)
 
     def _note_joint(self, product: str, fields: Mapping[str, xr.DataArray], truth: Mapping[str, xr.DataArray]) -> None:
         """Counts of pairs of a temperature and a wind speed."""
@@ -143,13 +150,24 @@ class Sums:
             return
         cells = {"y": factor, "x": factor}
         for name, coarse in part.coarse.items():
-            for product, fields in ({"truth": part.truth} | dict(part.products)).items():
+            for product, fields in ({TRUTH: part.truth} | dict(part.products)).items():
                 if name not in fields:
                     continue
                 values = fields[name].mean(MEMBER) if MEMBER in fields[name].dims else fields[name]
                 means = values.coarsen(cells).mean().assign_attrs(coarse.attrs)
                 sums = error_statistics(means, coarse, reduce=REDUCED, block=part.block)
                 self._note("consistency", name, product, sums)
+
+    def _note_amounts(self, part: Part) -> None:
+        """How often outputs with a transform are wet, and how often 0: what its inverse makes of all that is below."""
+        for name, kind in zip(self.samples.channels, self.samples.transforms, strict=True):
+            for product, fields in ({TRUTH: part.truth} | dict(part.products)).items() if kind != "none" else ():
+                if name not in fields:
+                    continue
+                for event, occurs in EVENTS.items():
+                    share, true = (_share(occurs(values)) for values in (fields[name], part.truth[name]))
+                    sums = error_statistics(share, true, reduce=REDUCED, block=part.block)
+                    self._note(event, name, product, sums)
 
     def _note(self, kind: str, name: str, product: str, sums: xr.Dataset) -> None:
         self._parts[kind][name][product].append(sums)
@@ -160,10 +178,10 @@ class Sums:
         Args:
             kind: ``scores``, ``map`` (by place in the domain), ``spectra_x``, ``spectra_y``, ``histogram``, ``ranks``,
                 ``spread_skill``, ``together`` (of all variables), ``joint`` (of temperature and wind speed),
-                ``flow_x``, ``flow_y`` (spectra of divergence and vorticity) or ``consistency`` (of means over coarse
-                cells).
+                ``flow_x``, ``flow_y`` (spectra of divergence and vorticity), ``consistency`` (of means over coarse
+                cells), ``wet`` or ``zero`` (of shares of the members).
         """
-        join = merge if kind == "consistency" else merge_sums
+        join = merge if kind in ("consistency", *EVENTS) else merge_sums
         found = self._parts[kind]
         ordered = [*(name for name in self.names if name in found), *(name for name in found if name not in self.names)]
         return {name: {product: join(*parts) for product, parts in found[name].items()} for name in ordered}
@@ -189,6 +207,12 @@ class Sums:
             name: {product: merge_sums(sums, columns[name][product]) for product, sums in products.items()}
             for name, products in rows.items()
         }
+
+
+def _share(event: xr.DataArray) -> xr.DataArray:
+    """Share of the members in which an event is; of single fields 0 or 1."""
+    share = event.mean(MEMBER) if MEMBER in event.dims else event.astype(float)
+    return share.drop_attrs().assign_attrs(units="1")
 
 
 def _edges(low: float, high: float) -> Any:

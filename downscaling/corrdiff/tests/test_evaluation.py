@@ -1,6 +1,7 @@
 """From predictions to the scorecard."""
 
 import io
+import re
 from functools import partialmethod
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_models_and_their_roles(card):
     # the truth has a consistency with the input, too
     assert set(card.models) == {"corrdiff", "regression", "analogs", "bilinear", "bicubic", "lapse_rate", "truth"}
     assert [name for name in card.models if card.role(name) == "model"] == ["corrdiff"]
+    assert [name for name in card.models if card.role(name) == "oracle"] == ["truth"]
     assert evaluation.variables_of(card) == VARIABLES
 
 
@@ -78,6 +80,17 @@ def test_what_is_scored_of_whom(card):
     assert set(frame["variable"][frame["metric"] == "energy_score"]) == {"all"}
 
 
+def test_how_often_rain_is_wet(card):
+    frame = card.frame
+    for metric, threshold in (("wet_fraction", 0.1), ("zero_fraction", None)):
+        assert set(frame["variable"][frame["metric"] == metric]) == {"tp"}
+        assert set(frame["model"][frame["metric"] == metric]) == {"corrdiff", "regression", "analogs", "truth"}
+        for name in ("corrdiff", "truth"):
+            row = card.row(name, metric, variable="tp", threshold=threshold)
+            assert 0 <= row["lower"] <= row["value"] <= row["upper"] <= 1
+            assert row["units"] == "1"
+
+
 def test_the_headline_is_of_products_that_have_all_variables(card, of_regression):
     for metric in evaluation.HEADLINE:
         frame = card.frame[card.frame["metric"] == metric]
@@ -96,6 +109,7 @@ def test_tables(card):
     for name in ("10u [m s-1]", "2t [K]", "tp [mm h-1]", "wind_speed", "lapse_rate"):
         assert name in text
     assert "kinetic_energy" not in text
+    assert re.search(r"tp above 0\.1 / at 0, %: corrdiff \d+\.\d/\d+\.\d, .*truth \d", text)
     text = printed(evaluation.skill_table(card))
     assert "CRPS skill of corrdiff" in text
     (line,) = (line for line in text.splitlines() if "│ tp" in line)
@@ -109,3 +123,21 @@ def test_a_perfect_regression(of_regression):
         assert of_regression.row("regression", "lsd", variable=name)["value"] == pytest.approx(0, abs=1e-9)
     assert np.isfinite(of_regression.row("regression", "crps_skill_bicubic", variable="2t")["value"])
     assert "CRPS skill of regression" in printed(evaluation.skill_table(of_regression))
+
+
+def test_a_run_without_a_regression(tiny_data, tmp_path):
+    predictions = make_predictions(opened_tiny(tiny_data), exchangeable, 2, pairs=2)
+    means = predictions["member"] == -1
+    # the mean of the training, everywhere
+    predictions["field"] = predictions["field"].where(~means, predictions["field"].mean(("sample", "y", "x")))
+    card, drawn = evaluated(tmp_path, predictions.assign_attrs(model="diffusion"))
+    assert drawn[0].main == "diffusion"
+    assert {"climatology", "diffusion"} <= set(card.models)
+    assert "regression" not in card.models
+    assert card.role("climatology") == "baseline"
+    assert np.isfinite(card.row("diffusion", "crps_skill_climatology", variable="2t")["value"])
+    (line,) = (line for line in printed(evaluation.skill_table(card)).splitlines() if "variable" in line)
+    assert "climatology" in line
+    # a constant has no spectrum
+    frame = card.frame
+    assert set(frame["metric"][frame["model"] == "climatology"]).isdisjoint({"lsd", "power_ratio"})

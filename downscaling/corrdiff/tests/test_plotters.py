@@ -24,7 +24,7 @@ def drawn(predictions: xr.Dataset) -> dict[str, Figure]:
     sums = Sums(samples)
     for part in samples.parts():
         sums.add(part)
-    main = samples.model if samples.members else "regression"
+    main = samples.model if samples.members else samples.mean_name
     card = Scorecard(use_case="downscaling/corrdiff", experiment="demo", roles={main: "model"})
     for name in sums.names:
         for metric in ("crps", "rmse", "lsd", "ssr"):
@@ -68,6 +68,15 @@ def test_figures_of_a_regression(tiny_data):
     assert {"input", "regression", "truth"} <= labels(maps)
     assert "spread" not in labels(maps)
     assert figures["error_maps"].get_suptitle() == "Absolute error of regression by place in the domain"
+
+
+def test_figures_of_a_run_without_a_regression(tiny_data):
+    predictions = make_predictions(opened_tiny(tiny_data), exchangeable, 2, pairs=1)
+    figures = drawn(predictions.assign_attrs(model="diffusion"))
+    assert legend(figures["error_maps"]) == ["diffusion", "analogs", "climatology (absolute error)"]
+    assert legend(figures["spectra"])[:3] == ["diffusion", "bicubic", "truth"]
+    (maps,) = (figure for name, figure in figures.items() if name.startswith("maps_"))
+    assert {"regression", "climatology"}.isdisjoint(labels(maps))
 
 
 def test_panels_are_in_one_order(figures):
@@ -123,7 +132,8 @@ def test_maps_share_a_scale(figures, tmp_path):
     assert not axes[24].images
     assert [text.get_text() for text in axes[24].texts] == ["not an input"]
     assert {"2t [K]", "tp [mm h⁻¹]", "spread [K]"} <= labels(figure)
-    figure.savefig(tmp_path / "a.png", dpi=40)
+    figure.savefig(tmp_path / "a.png")
+    assert all(ax.yaxis.label.get_window_extent().x0 > 0 for ax in axes[::8])
 
 
 class TestColors:

@@ -203,11 +203,15 @@ class TestMissing:
         np.testing.assert_array_equal(store[kind], np.where(np.isfinite(own), own, np.nan))
         assert np.isnan(store[kind].values).sum() == 4
         assert np.isinf(fields).sum() == 2
-        # and they count in no statistics
-        train = np.setdiff1d(np.flatnonzero(SPLIT.mark(source.pairs) == 0), [4, 7])
+        # and such pairs count in the statistics where they are learnt from, with the values that they have
+        lacking = [] if on_missing == "mask" else [4, 7]
+        train = np.setdiff1d(np.flatnonzero(SPLIT.mark(source.pairs) == 0), lacking)
         for name, channel in (("input", source.inputs), ("output", source.outputs)):
-            mean = channel[train, 0].astype(np.float64).mean()
-            assert prepare.moments(manifest, name).mean[0] == pytest.approx(mean, rel=1e-12)
+            values = channel[train, 0].astype(np.float64)
+            known = values[np.isfinite(values)]
+            found = prepare.moments(manifest, name)
+            assert found.mean[0] == pytest.approx(known.mean(), rel=1e-12)
+            assert found.std[0] == pytest.approx(known.std(), rel=1e-12)
 
     def test_of_both(self, path):
         source = self.source("output")
@@ -220,12 +224,33 @@ class TestMissing:
         source.inputs[SPLIT.mark(source.pairs) < 0] = np.nan
         build(path, source)
 
-    @pytest.mark.parametrize("on_missing", ["skip", "mask"])
-    def test_everywhere(self, path, on_missing):
+    def test_in_all_pairs_leave_none(self, path):
         source = MemorySource()
         source.outputs[:, 1, 0, 0] = np.nan
         with pytest.raises(InputError, match="no training pair is complete: all have missing values"):
-            build(path, source, on_missing=on_missing)
+            build(path, source, on_missing="skip")
+        assert not path.exists()
+
+    @pytest.mark.usefixtures("small_regions")
+    def test_in_all_pairs_can_be_masked(self, path):
+        source = MemorySource()
+        # as outside of the range of a radar, and for some pairs everywhere
+        source.outputs[:, 1, :2] = np.nan
+        source.outputs[2:5, 1] = np.nan
+        found = prepare.moments(build(path, source, on_missing="mask"), "output")
+        values = source.outputs[SPLIT.mark(source.pairs) == 0].astype(np.float64)
+        for place, own in enumerate((values[:, 0], np.sqrt(values[:, 1]))):
+            assert found.mean[place] == pytest.approx(np.nanmean(own), rel=1e-12)
+            assert found.std[place] == pytest.approx(np.nanstd(own), rel=1e-12)
+            assert found.minimum[place] == np.nanmin(own)
+            assert found.maximum[place] == np.nanmax(own)
+
+    def test_of_an_output_that_is_never_known(self, path):
+        source = MemorySource()
+        train = SPLIT.mark(source.pairs) == 0
+        source.outputs[train, 1] = np.nan
+        with pytest.raises(InputError, match="output 'tp': all values are missing in all training pairs; leave such"):
+            build(path, source, on_missing="mask")
         assert not path.exists()
 
 

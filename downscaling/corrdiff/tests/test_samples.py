@@ -6,7 +6,18 @@ import pytest
 from ai4sim.errors import InputError
 from ai4sim.store import open_store
 from downscaling.corrdiff.interpolation import interpolate
-from downscaling.corrdiff.samples import ANALOGS, BICUBIC, BILINEAR, LAPSE, REGRESSION, WIND, TestSamples
+from downscaling.corrdiff.models import ResidualDiffusionModule
+from downscaling.corrdiff.samples import (
+    ANALOGS,
+    BICUBIC,
+    BILINEAR,
+    CLIMATOLOGY,
+    DIFFUSION,
+    LAPSE,
+    REGRESSION,
+    WIND,
+    TestSamples,
+)
 from downscaling.corrdiff.tests.synthetic_predictions import exchangeable, make_predictions, perfect
 
 CHANNELS = ["10u", "10v", "2t", "tp"]
@@ -80,6 +91,46 @@ def test_analogs_are_the_regression_with_residuals_of_training_pairs(samples):
         assert max(member.std() for member in pair) < 1e-4
     again = next(TestSamples(samples.predictions, pairs_at_once=1).parts())
     np.testing.assert_array_equal(again.products[ANALOGS]["tp"][0], part.products[ANALOGS]["tp"][0])
+
+
+def rooted(amount: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(amount, 0))
+
+
+def test_analogs_of_rain_are_drawn_after_its_transform(samples, predictions, data):
+    part = next(samples.parts())
+    rows = np.flatnonzero(predictions["split"] == 0)
+    with open_store(data.store) as store:
+        truth = store["output"].values[predictions["pair"].values[rows], 3]
+    residuals = rooted(truth) - rooted(predictions["field"].values[rows, 3])
+    roots = rooted(part.products[REGRESSION]["tp"].values)
+    members = part.products[ANALOGS]["tp"].values
+    assert members.min() == 0
+    for mean, drawn in zip(roots, members, strict=True):
+        expected = np.maximum(mean + residuals, 0) ** 2
+        for own in drawn:
+            assert min(np.abs(own - one).max() for one in expected) < 1e-5
+
+
+def test_residuals_with_gaps_are_no_analogs(predictions, monkeypatch):
+    read = TestSamples._read
+
+    def with_gaps(samples, rows):
+        fields = read(samples, rows).copy()
+        fields[rows == rows_of_training[0], 1, 2, 3] = np.nan
+        return fields
+
+    rows_of_training = np.flatnonzero(predictions["split"] == 0)
+    monkeypatch.setattr(TestSamples, "_read", with_gaps)
+    assert len(TestSamples(predictions).residuals()) == 2
+    monkeypatch.setattr(TestSamples, "_read", lambda samples, rows: np.full_like(read(samples, rows), np.nan))
+    assert TestSamples(predictions).residuals() is None
+
+
+def test_a_run_without_a_regression_has_the_climatology(predictions):
+    assert ResidualDiffusionModule().label == DIFFUSION
+    products = TestSamples(predictions.assign_attrs(model=DIFFUSION)).first(1).products
+    assert set(products) == {BILINEAR, BICUBIC, LAPSE, CLIMATOLOGY, ANALOGS, DIFFUSION}
 
 
 def test_without_members_there_are_single_forecasts_alone(data):

@@ -13,6 +13,7 @@ from ai4sim.verification import (
     line_lsd,
     line_spectrum,
     mae,
+    mean,
     power_ratio,
     quantile_ratio,
     rank_histogram,
@@ -22,7 +23,7 @@ from ai4sim.verification import (
 from downscaling.corrdiff.data import DownscalingData
 from downscaling.corrdiff.flow import DIVERGENCE, KINETIC_ENERGY, VORTICITY, divergence_and_vorticity
 from downscaling.corrdiff.samples import ANALOGS, BICUBIC, REGRESSION, WIND, TestSamples
-from downscaling.corrdiff.sums import Sums, _edges
+from downscaling.corrdiff.sums import WET, Sums, _edges
 from downscaling.corrdiff.tests.synthetic_predictions import exchangeable, make_predictions, opened_tiny, perfect
 
 NAMES = ["10u", "10v", "2t", "tp", WIND]
@@ -101,6 +102,28 @@ def test_coarse_means_are_compared_with_the_input(calibrated):
     # the mean of many members is the center, whose coarse means differ from the truth's by 1 / 8
     close = float(rmse(whole(found["2t"]["corrdiff"]))) - float(rmse(whole(found["2t"]["truth"])))
     assert abs(close) < 0.1
+
+
+def test_how_often_rain_is_wet_and_how_often_0(module_data):
+    predictions = make_predictions(module_data, exchangeable, 5)
+    rain = predictions["field"][:, 3].clip(min=0)
+    predictions["field"][:, 3] = rain
+    samples, sums = TestSamples(predictions, pairs_at_once=3), summed(predictions, pairs_at_once=3)
+    truth = np.concatenate([part.truth["tp"].values for part in samples.parts()])
+    test = predictions["split"] == 2
+    drawn = {
+        "truth": truth,
+        REGRESSION: rain.values[test & (predictions["member"] < 0)],
+        "corrdiff": rain.values[test & (predictions["member"] >= 0)],
+    }
+    for event, occurs in (("wet", lambda own: own > WET), ("zero", lambda own: own == 0)):
+        found = sums.of(event)
+        assert set(found) == {"tp"}
+        assert set(found["tp"]) == {*drawn, ANALOGS}
+        for product, own in drawn.items():
+            share = float(mean(whole(found["tp"][product]), of="prediction"))
+            assert share == pytest.approx(occurs(own).mean(), abs=1e-9)
+            assert 0 < share < 1
 
 
 def test_sums_do_not_depend_on_the_size_of_parts(module_data, calibrated):
