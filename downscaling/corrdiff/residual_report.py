@@ -13,8 +13,9 @@ from ai4sim.experiment import read_checkpoint
 from downscaling.corrdiff.contract import Contract
 from downscaling.corrdiff.data import DownscalingData
 from downscaling.corrdiff.diffusion import SamplerReport, autocorrelation, first_zero_crossing
-from downscaling.corrdiff.models import RegressionModule, ResidualDiffusionModule
+from downscaling.corrdiff.models import ResidualDiffusionModule
 from downscaling.corrdiff.module_base import DownscalingModule
+from downscaling.corrdiff.regression_module import RegressionModule
 from downscaling.corrdiff.survey import Surveyor
 
 Residuals = Iterator[tuple[Tensor, Tensor]]
@@ -48,7 +49,7 @@ def residuals_of(model: DownscalingModule, data: DownscalingData, most: int) -> 
     Raises:
         InputError: the data are of another kind than those of the training.
     """
-    model.known.require_same(data.contract)
+    model.agreed(model.known, data.contract)
     if isinstance(model, ResidualDiffusionModule):
         yield from model.residuals(data, most)
         return

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from downscaling.corrdiff.diffusion import Sampler, SamplerReport, residual_modes, sampler_report
+from downscaling.corrdiff.diffusion import Sampler, SamplerReport, octave_of, residual_modes, sampler_report
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,35 +17,39 @@ class ScaleSurvey:
 
     Args:
         std: (channel, octave), of the scaled residual.
-        wavelength: (octave,) in the middle of each, km; infinite for the mean of the domain.
+        wavelength: (octave,) in the middle of each; infinite for the mean of the domain.
+        finest: wavelength, two points, from which the first octave begins.
+        units: of the wavelengths.
     """
 
     std: Tensor
     wavelength: Tensor
+    finest: float | None = None
+    units: str = "km"
 
     def report(self, sampler: Sampler, channels: list[str]) -> SamplerReport:
         """What a sampler makes of such a residual."""
-        return sampler_report(self.std, self.wavelength, sampler, channels)
+        return sampler_report(self.std, self.wavelength, sampler, channels, finest=self.finest, units=self.units)
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors, for a checkpoint."""
-        return {"std": self.std, "wavelength": self.wavelength}
+        """Plain values and tensors, for a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Inverse of `to_dict`."""
-        return cls(values["std"], values["wavelength"])
+        return cls(**values)
 
 
 class Surveyor:
     """Measures modes while residuals pass by.
 
     Args:
-        spacing_km: distance of points; NaN, as where it is not known, counts as 1.
+        spacing_km: distance of points; NaN, as where it is not known, lets wavelengths be in points.
     """
 
     def __init__(self, spacing_km: float) -> None:
-        self._spacing = 1.0 if math.isnan(spacing_km) else spacing_km
+        self._spacing, self._units = (1.0, "points") if math.isnan(spacing_km) else (spacing_km, "km")
         self._power: Tensor | None = None
         self._wavelengths: Tensor | None = None
         self._n = 0
@@ -66,10 +70,11 @@ class Surveyor:
         if self._power is None or self._wavelengths is None:
             return None
         power, wavelengths = self._power / self._n * factor.cpu().double().flatten(1).square(), self._wavelengths
-        octave = torch.floor(torch.log2(wavelengths / wavelengths.min()) + 1e-9)
+        octave = octave_of(wavelengths, 2 * self._spacing)
         stds, middles = [], []
         for number in octave.unique():
             chosen = octave == number
             stds.append(power[:, chosen].mean(1).sqrt())
             middles.append(float(wavelengths[chosen].log().mean().exp()))
-        return ScaleSurvey(torch.stack(stds, dim=1), torch.tensor(middles, dtype=torch.float64))
+        middle = torch.tensor(middles, dtype=torch.float64)
+        return ScaleSurvey(torch.stack(stds, dim=1), middle, 2 * self._spacing, self._units)

@@ -11,7 +11,7 @@ from downscaling.corrdiff.diffusion.preconditioning import Denoiser, Edm
 from downscaling.corrdiff.diffusion.random_patches import Patches, RandomPatches
 from downscaling.corrdiff.diffusion.regression import Regressor
 from downscaling.corrdiff.diffusion.residual_scale import ResidualScale
-from downscaling.corrdiff.diffusion.sampler_report import Band, SamplerReport, residual_modes, sampler_report
+from downscaling.corrdiff.diffusion.sampler_report import Band, SamplerReport, octave_of, residual_modes, sampler_report
 from downscaling.corrdiff.diffusion.samplers import Denoise, DpmSolver2M, EulerSampler, HeunSampler, Noise, Sampler
 from downscaling.corrdiff.diffusion.schedule import Schedule
 from downscaling.corrdiff.diffusion.uncertainty import Uncertainty
@@ -46,6 +46,7 @@ __all__ = [
     "first_zero_crossing",
     "generator_of",
     "join_channels",
+    "octave_of",
     "overview_of",
     "residual_modes",
     "sampled_std",

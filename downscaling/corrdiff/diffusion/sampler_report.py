@@ -37,16 +37,27 @@ def residual_modes(residual: Tensor, spacing_km: float) -> tuple[Tensor, Tensor]
     return power.sqrt().flatten(1), wavelengths.flatten()
 
 
+def octave_of(wavelengths: Tensor, finest: float) -> Tensor:
+    """Numbers of octaves: 0 up to twice the finest wavelength, 1 up to four times, ...; infinite for the mean.
+
+    Waves that are shorter, as those along the diagonals of a grid are, belong to the first. That of the length of the
+    domain belongs to the last, which it ends.
+    """
+    octave = torch.ceil(torch.log2(wavelengths / finest) - 1e-9) - 1
+    return octave.clamp(min=0).where(wavelengths.isfinite(), math.inf)
+
+
 @dataclass(frozen=True)
 class Band:
     """What a sampler makes of the modes in a band of wavelengths.
 
     Attributes:
         channel: of the residual.
-        shortest: wavelength, km; infinite for the domain's mean.
-        longest: wavelength, km; that itself is not in the band, unless it is infinite.
+        shortest: wavelength, which the band does not hold, unless it is the first; infinite for the domain's mean.
+        longest: wavelength, twice the shortest.
         std: root-mean-square of the modes' standard deviations.
         gain: ratio of the samples' standard deviation to the true one, over the band.
+        units: of the wavelengths.
     """
 
     channel: str
@@ -54,6 +65,7 @@ class Band:
     longest: float
     std: float
     gain: float
+    units: str = "km"
 
     @property
     def wrong(self) -> bool:
@@ -63,7 +75,7 @@ class Band:
     @property
     def name(self) -> str:
         """Wavelengths, as text."""
-        return MEAN_BAND if math.isinf(self.longest) else f"{self.shortest:.4g}-{self.longest:.4g} km"
+        return MEAN_BAND if math.isinf(self.longest) else f"{self.shortest:.4g}-{self.longest:.4g} {self.units}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +84,24 @@ class SamplerReport:
 
     Attributes:
         bands: of every channel, from short waves to long ones.
-        warnings: what is wrong, and what to do.
+        advice: what is wrong with the sampler's settings, and what to do.
     """
 
     bands: tuple[Band, ...]
-    warnings: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Bands that are wrong, and the advice."""
+        wrong = (
+            f"{band.channel}, {band.name}: samples have {band.gain:.0%} of the residual's standard deviation"
+            for band in self.bands
+            if band.wrong
+        )
+        return *wrong, *self.advice
 
     def __str__(self) -> str:
-        """A table, and the warnings below it."""
+        """A table, in which bands that are wrong are marked, and the advice below it."""
         head = ("channel", "wavelengths", "mode std", "gain", "")
         body = [(b.channel, b.name, f"{b.std:.4g}", f"{b.gain:.3f}", "!" if b.wrong else "") for b in self.bands]
         widths = [max(len(row[i]) for row in (head, *body)) for i in range(5)]
@@ -89,11 +111,19 @@ class SamplerReport:
             )
             for row in (head, *body)
         ]
-        return "\n".join([line.rstrip() for line in lines] + list(self.warnings))
+        if any(band.wrong for band in self.bands):
+            lines.append(f"!: the spread is off by more than {TOLERANCE:.0%}")
+        return "\n".join([line.rstrip() for line in lines] + list(self.advice))
 
 
 def sampler_report(
-    std_of_modes: Tensor, wavelengths: Tensor, sampler: Sampler, channels: Sequence[str] = ()
+    std_of_modes: Tensor,
+    wavelengths: Tensor,
+    sampler: Sampler,
+    channels: Sequence[str] = (),
+    *,
+    finest: float | None = None,
+    units: str = "km",
 ) -> SamplerReport:
     """Judge a sampler by the residual it has to give, as if that were normal: see `spread_gain`.
 
@@ -102,9 +132,11 @@ def sampler_report(
 
     Args:
         std_of_modes: (C, n) standard deviations of the scaled residual's modes, see `residual_modes`.
-        wavelengths: (n,) of the modes, km, infinite for the mean.
+        wavelengths: (n,) of the modes, infinite for the mean.
         sampler: to be judged.
         channels: names; by default numbers.
+        finest: wavelength from which the first octave begins, see `octave_of`; by default the shortest.
+        units: of the wavelengths.
 
     Raises:
         InputError: modes that are not finite or whose numbers do not agree, or a channel without any variance.
@@ -121,30 +153,20 @@ def sampler_report(
     for name, own in zip(names, std_of_modes, strict=True):
         if not own.isfinite().all() or not own.any():
             raise InputError(f"the residual of {name} is not finite, or is 0 everywhere")
-    edges = _octaves(wavelengths)
+    finest = float(wavelengths.min()) if finest is None else finest
+    octave = octave_of(wavelengths, finest)
     bands: list[Band] = []
     for name, own in zip(names, std_of_modes, strict=True):
         gains = _gains(sampler, own)
-        for shortest, longest in edges:
-            chosen = wavelengths.isinf() if math.isinf(longest) else (wavelengths >= shortest) & (wavelengths < longest)
+        for number in octave.unique().tolist():
+            chosen = octave == number
             power = own[chosen].square()
             if not power.any():
                 continue
             gain = float(((gains[chosen].square() * power).sum() / power.sum()).sqrt())
-            bands.append(Band(name, shortest, longest, float(power.mean().sqrt()), gain))
-    return SamplerReport(tuple(bands), tuple(_warnings(bands, std_of_modes, names, sampler)))
-
-
-def _octaves(wavelengths: Tensor) -> list[tuple[float, float]]:
-    """Bands from the shortest wavelength to the longest, and one for the mean if it is there."""
-    finite = wavelengths[wavelengths.isfinite()]
-    edges: list[tuple[float, float]] = []
-    if finite.numel():
-        edge, longest = float(finite.min()), float(finite.max())
-        while edge <= longest:
-            edges.append((edge, 2 * edge))
-            edge *= 2
-    return [*edges, (math.inf, math.inf)] if wavelengths.isinf().any() else edges
+            shortest = finest * 2.0**number
+            bands.append(Band(name, shortest, 2 * shortest, float(power.mean().sqrt()), gain, units))
+    return SamplerReport(tuple(bands), tuple(_advice(bands, std_of_modes, names, sampler)))
 
 
 def _gains(sampler: Sampler, std: Tensor) -> Tensor:
@@ -156,13 +178,9 @@ def _gains(sampler: Sampler, std: Tensor) -> Tensor:
     return torch.from_numpy(np.interp(std.clamp(min=float(positive.min())).log(), nodes, gains))
 
 
-def _warnings(bands: Sequence[Band], stds: Tensor, names: Sequence[str], sampler: Sampler) -> list[str]:
+def _advice(bands: Sequence[Band], stds: Tensor, names: Sequence[str], sampler: Sampler) -> list[str]:
     schedule = sampler.schedule
-    found = [
-        f"{band.channel}, {band.name}: samples have {band.gain:.0%} of the residual's standard deviation"
-        for band in bands
-        if band.wrong
-    ]
+    found = []
     largest = stds.amax(1)
     channel = int(largest.argmax())
     if schedule.sigma_max < 5 * largest[channel]:

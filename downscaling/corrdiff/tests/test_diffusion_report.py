@@ -12,6 +12,7 @@ from downscaling.corrdiff.diffusion import (
     Schedule,
     autocorrelation,
     first_zero_crossing,
+    octave_of,
     residual_modes,
     sampler_report,
     spread_gain,
@@ -61,6 +62,14 @@ def test_report_gives_the_gain_of_every_band():
     assert len(str(report).splitlines()) == 1 + len(report.bands)
 
 
+def test_octaves_begin_with_the_finest_wave():
+    wavelengths = torch.tensor([4.2, 6.0, 8.5, 12.0, 12.1, 24.0, 192.0, 200.0, math.inf])
+    assert octave_of(wavelengths, 6.0).tolist() == [0, 0, 0, 0, 1, 1, 4, 5, math.inf]
+    report = sampler_report(torch.ones(1, 9), wavelengths, GOOD, finest=6.0, units="points")
+    names = ["6-12 points", "12-24 points", "96-192 points", "192-384 points", "domain mean"]
+    assert [band.name for band in report.bands] == names
+
+
 def test_report_warns_of_what_is_wrong_and_says_what_to_do():
     wavelengths, std = torch.tensor([math.inf, 100.0, 7.0]), torch.tensor([[12.0, 1.0, 0.02]])
     report = sampler_report(std, wavelengths, HeunSampler(Schedule(18, 0.02, 20, 7)), ["2t"])
@@ -73,6 +82,8 @@ def test_report_warns_of_what_is_wrong_and_says_what_to_do():
     assert "sigma_min 0.02 is above a third of the standard deviation 0.02 of 2t at 7-14 km" in report.warnings[3]
     assert "take 0.0067 or less" in report.warnings[3]
     assert " !" in str(report).splitlines()[1]
+    assert "!: the spread is off by more than 10%" in str(report).splitlines()
+    assert report.warnings[0] not in str(report)
     # and what is advised helps
     assert not sampler_report(std, wavelengths, HeunSampler(Schedule(40, 0.006, 60, 7))).warnings
 

@@ -9,8 +9,9 @@ import torch
 from ai4sim.errors import InputError
 from ai4sim.tests.command_line import QUIET, message_of
 from downscaling.corrdiff import trainer
-from downscaling.corrdiff.diffusion import autocorrelation
+from downscaling.corrdiff.diffusion import HeunSampler, autocorrelation
 from downscaling.corrdiff.residual_report import correlations, crossing_table, patch_size
+from downscaling.corrdiff.survey import ScaleSurvey, Surveyor
 from downscaling.corrdiff.tests.runs import checkpoint_of, fit, settings, write
 
 
@@ -49,6 +50,37 @@ def test_pairs_with_gaps_are_left_out():
     torch.testing.assert_close(correlations(residuals(broken))[0], correlations(residuals(kept))[0])
     with pytest.raises(InputError, match="all training pairs that were read have missing values"):
         correlations(residuals(torch.full((2, 1, 8, 8), np.nan)))
+
+
+def surveyed(fields: torch.Tensor, spacing_km: float) -> ScaleSurvey:
+    surveyor = Surveyor(spacing_km)
+    for _ in surveyor.watch(residuals(fields)):
+        pass
+    survey = surveyor.result(torch.ones(fields.shape[1], 1, 1))
+    assert survey is not None
+    return survey
+
+
+class TestSurvey:
+    def test_bands_are_octaves_from_two_points_on(self):
+        noise = torch.randn(300, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        report = surveyed(noise, 3.0).report(HeunSampler(), ["2t"])
+        names = ["domain mean", "6-12 km", "12-24 km", "24-48 km", "48-96 km"]
+        assert sorted(band.name for band in report.bands) == sorted(names)
+        # white noise has 1 in all
+        assert all(band.std == pytest.approx(1, abs=0.1) for band in report.bands)
+
+    @pytest.mark.parametrize(("length", "name"), [(2, "2-4"), (4, "2-4"), (8, "4-8"), (16, "8-16"), (32, "16-32")])
+    def test_a_wave_is_in_the_band_that_it_ends(self, length, name):
+        wave = torch.cos(torch.arange(32.0).double() * 2 * np.pi / length).expand(3, 1, 32, 32)
+        report = surveyed(wave, float("nan")).report(HeunSampler(), ["2t"])
+        assert max(report.bands, key=lambda band: band.std).name == f"{name} points"
+
+    def test_of_a_checkpoint(self):
+        noise = torch.randn(4, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+        survey = surveyed(noise, 3.0)
+        again = ScaleSurvey.from_dict(survey.to_dict())
+        assert again.report(HeunSampler(), ["u", "v"]) == survey.report(HeunSampler(), ["u", "v"])
 
 
 def test_what_never_falls_to_zero():
