@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from ai4sim.errors import InputError
 
-Transform = Literal["none", "sqrt", "log1p", "log_eps"]
+Transform = Literal["none", "sqrt", "sqrt_dry", "log1p", "log_eps"]
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
 EPSILON = 0.1
 """Amount, in the variable's units, below which ``log_eps`` is nearly linear."""
+DRY = 0.5
+"""How far below 0 the transform ``sqrt_dry`` puts what is dry: as far as the root of 0.25 units is above."""
 
 
 def transform(x: Tensor, name: str) -> Tensor:
@@ -19,13 +21,16 @@ def transform(x: Tensor, name: str) -> Tensor:
 
     Args:
         x: physical values.
-        name: ``none``, ``sqrt``, ``log1p`` (of 1 + x), or ``log_eps`` (of 1 + x / 0.1).
+        name: ``none``, ``sqrt``, ``sqrt_dry`` (the same, but -0.5 where there is nothing: what is a little wrong about
+            0 stays 0 then, and does not become drizzle), ``log1p`` (of 1 + x), or ``log_eps`` (of 1 + x / 0.1).
     """
     if name == "none":
         return x
     amount = x.clamp(min=0)
     if name == "sqrt":
         return amount.sqrt()
+    if name == "sqrt_dry":
+        return torch.where(amount == 0, -DRY, amount.sqrt())
     return torch.log1p(amount if name == "log1p" else amount / EPSILON)
 
 
@@ -34,7 +39,7 @@ def restore(z: Tensor, name: str) -> Tensor:
     if name == "none":
         return z
     z = z.clamp(min=0)
-    if name == "sqrt":
+    if name in ("sqrt", "sqrt_dry"):
         return z.square()
     return torch.expm1(z) * (1.0 if name == "log1p" else EPSILON)
 
@@ -84,8 +89,3 @@ class ChannelScaler(nn.Module):
         if any(name != "none" for name in self.transforms):
             x = torch.stack([restore(x[:, i], name) for i, name in enumerate(self.transforms)], dim=1)
         return x
-
-    def below_range(self, z: Tensor) -> Tensor:
-        """Share of values of each channel that the inverse sets to 0, (C,)."""
-        bounded = torch.tensor([name != "none" for name in self.transforms], device=z.device)
-        return (z * self.std + self.mean < 0).float().mean(dim=(0, 2, 3)) * bounded

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ai4sim.errors import InputError
-from downscaling.corrdiff.scaling import EPSILON, TRANSFORMS, ChannelScaler, restore, transform, transforms_of
+from downscaling.corrdiff.scaling import DRY, EPSILON, TRANSFORMS, ChannelScaler, restore, transform, transforms_of
 
 AMOUNTS = torch.tensor([0.0, 1e-6, 0.05, 0.1, 1.0, 36.8, 250.0])
 
@@ -14,21 +14,22 @@ AMOUNTS = torch.tensor([0.0, 1e-6, 0.05, 0.1, 1.0, 36.8, 250.0])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_round_trip_of_amounts(name):
     torch.testing.assert_close(restore(transform(AMOUNTS, name), name), AMOUNTS, rtol=1e-5, atol=1e-7)
-    assert transform(torch.zeros(1), name) == 0
+    assert transform(torch.zeros(1), name) == (-DRY if name == "sqrt_dry" else 0)
 
 
 def test_values_of_the_transforms():
-    assert transform(torch.tensor(9.0), "sqrt") == 3
+    assert transform(torch.tensor(9.0), "sqrt") == transform(torch.tensor(9.0), "sqrt_dry") == 3
+    assert pytest.approx(0.5) == DRY
     assert transform(torch.tensor(9.0), "log1p").item() == pytest.approx(math.log(10))
     assert transform(torch.tensor(0.9), "log_eps").item() == pytest.approx(math.log(10))
     assert pytest.approx(0.1) == EPSILON
     assert torch.equal(transform(-AMOUNTS, "none"), -AMOUNTS)
 
 
-@pytest.mark.parametrize("name", ["sqrt", "log1p", "log_eps"])
-def test_amounts_below_0_are_0_both_ways(name):
-    assert transform(torch.tensor([-3.0, -0.0]), name).tolist() == [0, 0]
-    assert restore(torch.tensor([-3.0, -0.0]), name).tolist() == [0, 0]
+@pytest.mark.parametrize(("name", "dry"), [("sqrt", 0), ("sqrt_dry", -0.5), ("log1p", 0), ("log_eps", 0)])
+def test_amounts_below_0_are_0_both_ways(name, dry):
+    assert transform(torch.tensor([-3.0, -0.0]), name).tolist() == [dry, dry]
+    assert restore(torch.tensor([-3.0, -0.5, -1e-6, -0.0, 0.0]), name).tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -65,15 +66,13 @@ def test_standardised_fields_have_mean_0_and_std_1():
     torch.testing.assert_close(z.std(1, correction=0), torch.ones(2), atol=1e-5, rtol=0)
 
 
-def test_clipping_and_its_share():
+def test_what_is_below_the_range_of_a_transform_becomes_0():
     scaler = ChannelScaler(["none", "sqrt"], [0.0, 1.0], [1.0, 2.0])
-    z = torch.zeros(2, 2, 2, 2)
-    z[0, :, 0] = -1.0  # -1 in both: below 0 in units of the transform
-    z[1, :, 1, 1] = -0.5  # for the second channel just 0
+    z = torch.zeros(1, 2, 2, 2)
+    z[:, :, 0] = -1.0  # -1 in both: below 0 in units of the transform
     x = scaler.inverse(z)
-    assert x[:, 0].min() == -1
+    assert x[0, 0].tolist() == [[-1, -1], [0, 0]]
     assert x[0, 1].tolist() == [[0, 0], [1, 1]]
-    assert scaler.below_range(z).tolist() == [0, 0.25]
 
 
 def test_statistics_travel_with_the_weights():
@@ -92,5 +91,7 @@ def test_transforms_by_name():
     assert transforms_of([], {}) == []
     with pytest.raises(InputError, match=r"data\.transforms names 'rain', which is no channel; there are 10u, tp"):
         transforms_of(["10u", "tp"], {"rain": "sqrt"})
-    with pytest.raises(InputError, match=r"data\.transforms\.tp is 'cube'; valid are none, sqrt, log1p, log_eps"):
+    with pytest.raises(
+        InputError, match=r"data\.transforms\.tp is 'cube'; valid are none, sqrt, sqrt_dry, log1p, log_eps"
+    ):
         transforms_of(["10u", "tp"], {"tp": "cube"})

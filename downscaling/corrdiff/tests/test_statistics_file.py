@@ -49,7 +49,7 @@ def test_chosen_variables_keep_their_order(tmp_path):
         ([1.0, 2.0], r"input variable 'q' is .*; expected mean and std"),
         (
             {"mean": 1, "std": 1, "transform": "cube"},
-            r"input variable 'q' has the transform 'cube'; known are none, sqrt, log1p",
+            r"input variable 'q' has the transform 'cube'; known are none, sqrt, sqrt_dry, log1p",
         ),
     ],
 )
