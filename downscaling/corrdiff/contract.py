@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from ai4sim.errors import InputError
@@ -129,6 +129,22 @@ class Contract:
             if not same and field.name not in ("inputs", "outputs", "static"):
                 what = field.name.replace("_", " ")
                 raise InputError(f"{what}: {own} has {values[0]}, {others} {values[1]}")
+
+    def standardises_as(self, other: "Contract") -> bool:
+        """Whether standardised outputs mean the same."""
+        own, theirs = ((part.transforms, part.output_moments) for part in (self, other))
+        return own == theirs
+
+    def on_grid_of(self, other: "Contract", own: str = "the checkpoint", others: str = "the data") -> "Contract":
+        """The same for fields of the size of other ones, whose statistics and transforms are passed over.
+
+        Raises:
+            InputError: names the first difference that cannot be passed over.
+        """
+        holds = replace(self, shape=other.shape, spacing_km=other.spacing_km)
+        moments = {name: getattr(self, name) for name in ("input_moments", "output_moments", "static_moments")}
+        holds.require_same(replace(other, transforms=self.transforms, **moments), own, others)
+        return holds
 
 
 def _require_same_names(kind: str, own: Sequence[str], found: Sequence[str], whose: str, others: str) -> None:

@@ -58,7 +58,9 @@ class DownscalingData(ExperimentData):
         statistics: file ``stats.json`` with means and standard deviations; by default those of the training pairs. It
             must be of the transformed channels.
         on_missing: what to do about missing values: ``error``, ``skip`` such pairs, or ``mask`` those of outputs.
-        batch_size: pairs in a batch (and process).
+        batch_size: pairs in a batch (and process). With null a fit takes the largest part of ``total_batch`` that
+            the free memory has room for, see :class:`~downscaling.corrdiff.memory.StepMemory`: batches that make a
+            step together give its gradient, however many they are. A fit that goes on keeps the number.
         total_batch: pairs between two steps of the optimiser, of all processes together; by default one batch of each.
         eval_batch_size: pairs per batch of the validation, and rows (pairs or members) of test and prediction.
         validation_pairs: at most that many pairs are validated on, spread over all.
@@ -80,7 +82,7 @@ class DownscalingData(ExperimentData):
         transforms: dict[str, str] | None = None,
         statistics: Path | None = None,
         on_missing: prepare.OnMissing = "error",
-        batch_size: int = 16,
+        batch_size: int | None = 16,
         total_batch: int | None = None,
         eval_batch_size: int = 16,
         validation_pairs: int = 128,
@@ -94,7 +96,7 @@ class DownscalingData(ExperimentData):
     ) -> None:
         super().__init__()
         for name, value, least in (
-            ("batch_size", batch_size, 1),
+            ("batch_size", 1 if batch_size is None else batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("validation_pairs", validation_pairs, 1),
             ("test_pairs", 1 if test_pairs is None else test_pairs, 1),
@@ -103,6 +105,8 @@ class DownscalingData(ExperimentData):
         ):
             if value < least:
                 raise InputError(f"data.{name} is {value}; expected at least {least}")
+        if batch_size is None and total_batch is None:
+            raise InputError("data.batch_size is null; expected a number, or data.total_batch, which it is chosen for")
         self.dataset, self.demo = dataset, demo
         folder = data_folder(config.USE_CASE)
         self.raw = folder / "raw" / dataset
@@ -182,6 +186,11 @@ class DownscalingData(ExperimentData):
     def n_pairs(self, split: str) -> int:
         """Number of pairs of a split."""
         return len(self._rows[split])
+
+    @property
+    def pairs_at_once(self) -> int:
+        """Pairs in a batch; until a fit has chosen it, as many as in one of the validation."""
+        return self.batch_size or self.eval_batch_size
 
     @property
     def contract(self) -> Contract:
@@ -270,7 +279,7 @@ class DownscalingData(ExperimentData):
             most: pairs, spread over all.
             at_once: pairs in a batch; by default as in training.
         """
-        stored, rows, size = self._stored(), _spread(self._rows[split], most), at_once or self.batch_size
+        stored, rows, size = self._stored(), _spread(self._rows[split], most), at_once or self.pairs_at_once
         for start in track(range(0, len(rows), size), f"reading {split} pairs", transient=True):
             yield stored.read(rows[start : start + size])
 
@@ -282,11 +291,11 @@ class DownscalingData(ExperimentData):
         """
         rank, world_size = self.processes
         rounds = self.trainer.accumulate_grad_batches if self.trainer else 1
-        own = self.batch_size * rounds
+        own = self.pairs_at_once * rounds
         rows = self._rows["train"]
         if len(rows) < own * world_size:
             raise InputError(
-                f"a step of the optimiser takes {own * world_size} pairs ({self.batch_size} in a batch, {rounds} "
+                f"a step of the optimiser takes {own * world_size} pairs ({self.pairs_at_once} in a batch, {rounds} "
                 f"batches, {world_size} processes), but the train split has {len(rows)}: lower data.total_batch or "
                 "data.batch_size"
             )

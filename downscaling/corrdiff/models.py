@@ -1,8 +1,8 @@
-"""The two trainings: the mean by regression, and what it leaves by diffusion."""
+"""The second training: the distribution of what the regression leaves, by diffusion."""
 
-import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 import xarray as xr
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as computed_again
 
 from ai4sim.errors import InputError
-from ai4sim.experiment import MODEL_CONFIG, build_model, load_model, read_checkpoint
+from ai4sim.experiment import MODEL_CONFIG, build_model
 from ai4sim.modules import OptimizerFactory, SharedFactory
 from downscaling.corrdiff.batches import MEAN, Batch
 from downscaling.corrdiff.conditioning import Conditioner
@@ -33,7 +33,6 @@ from downscaling.corrdiff.diffusion import (
     PatchedDenoiser,
     Patches,
     RandomPatches,
-    RegressionLoss,
     ResidualScale,
     Sampler,
     Tiles,
@@ -43,8 +42,11 @@ from downscaling.corrdiff.diffusion import (
     squared_error,
     step_error,
 )
+from downscaling.corrdiff.kept_means import KeptMeans
+from downscaling.corrdiff.memory import GIB, StepMemory, passing_bytes
 from downscaling.corrdiff.module_base import (
-    NEVER_TRAINED,
+    CONTRACT,
+    FORCE,
     DownscalingModule,
     NetworkFactory,
     Schedule,
@@ -52,10 +54,11 @@ from downscaling.corrdiff.module_base import (
 )
 from downscaling.corrdiff.networks import SongUNet
 from downscaling.corrdiff.probe import Probe, ProbeSums, probe_scores
-from downscaling.corrdiff.regression import Regression, extras_of, require_domain, require_network, takes_corners
+from downscaling.corrdiff.regression import extras_of, require_domain, require_network, takes_corners
+from downscaling.corrdiff.regression_module import REGRESSION, RegressionModule, hash_of, load_regression
 from downscaling.corrdiff.survey import ScaleSurvey, Surveyor
 
-REGRESSION, SURVEY, SPREAD = "regression", "survey", "spread"
+SURVEY, SPREAD = "survey", "spread"
 PREFIX = "mean_model."
 logger = logging.getLogger(__name__)
 
@@ -63,113 +66,6 @@ SHOWN = 3
 """Warnings of the sampler that are shown at most."""
 BINS = 8
 """Noise levels that the validation tells apart."""
-
-
-class RegressionModule(DownscalingModule):
-    """Learns the mean of the fine fields, given the coarse ones.
-
-    Args:
-        network: makes the network from its numbers of inputs and outputs.
-        patches: parts of the fields that a step learns from; whole fields by default.
-        weights: of the outputs' errors by name, 1 by default; ``classes`` is that of the cross-entropy of all outputs
-            that are probabilities.
-        add_inputs: learn differences from the interpolated input of the same name, where there is one. Fields that the
-            training has not seen the like of are then at least interpolated, which counts where data are few.
-        optimizer: see `DownscalingModule`.
-        schedule: see `DownscalingModule`.
-    """
-
-    def __init__(
-        self,
-        network: NetworkFactory = SongUNet,
-        patches: RandomPatches | None = None,
-        weights: dict[str, float] | None = None,
-        add_inputs: bool = False,
-        optimizer: OptimizerFactory = default_optimizer,
-        schedule: Schedule | None = None,
-    ) -> None:
-        super().__init__(optimizer, schedule)
-        self.network_factory = SharedFactory(network)
-        self.patches, self.weights, self.add_inputs = patches, weights or {}, add_inputs
-        self.regression: Regression | None = None
-        self._validated = torch.zeros(2, dtype=torch.float64)
-
-    @property
-    def label(self) -> str:
-        """Name in scorecards: the network's."""
-        return REGRESSION if self.regression is None else type(self.regression.regressor.network).__name__
-
-    def build(self, contract: Contract) -> None:
-        """See `DownscalingModule.build`.
-
-        Raises:
-            InputError: the network is not made for such data.
-        """
-        n = len(contract.outputs)
-        network = self.network_factory(n + contract.n_conditions, n)
-        self.regression = Regression(contract, network, add_inputs=self.add_inputs)
-        require_network(self.regression.regressor.network, contract, sorted(self.regression.conditioner.classes))
-        self.loss = self._make_loss(contract)
-
-    def require_shape(self, shape: tuple[int, int]) -> None:
-        """See `DownscalingModule.require_shape`."""
-        require_domain(self.built.regressor.network, shape)
-
-    def _make_loss(self, contract: Contract) -> RegressionLoss:
-        names = [channel.name for channel in contract.outputs]
-        classes = [names.index(name) for name in contract.probabilities]
-        terms = [name for name in names if name not in contract.probabilities] + ["classes"] * bool(classes)
-        for name in self.weights:
-            if name not in terms:
-                raise InputError(f"model.weights names {name!r}; there are {', '.join(terms)}")
-        loss = RegressionLoss([self.weights.get(name, 1.0) for name in terms] if self.weights else None, classes)
-        loss.require_channels(len(names))
-        return loss
-
-    @property
-    def built(self) -> Regression:
-        """The networks.
-
-        Raises:
-            InputError: there are none: it was never trained.
-        """
-        if self.regression is None:
-            raise InputError(NEVER_TRAINED)
-        return self.regression
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch of pairs."""
-        own = self.built
-        condition, target = own.conditioner(batch), own.conditioner.outputs(batch["output"])
-        patches = whole(target) if self.patches is None else self.patches.draw(target.shape[-2:], len(target))
-        target = patches.cut(target)
-        maps: LossMaps = self.loss(own.of_patches(condition, batch, patches), target, torch.isfinite(target))
-        loss = maps.mean()
-        self.log(
-            "train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(target)
-        )
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin the sums anew."""
-        self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Sum up errors of whole, standardised fields; of probabilities, too, and not of their logits."""
-        own = self.built
-        errors = (own(batch) - own.conditioner.outputs(batch["output"])).square()
-        self._validated += torch.stack([errors.double().sum(), errors.new_tensor(errors.numel(), dtype=torch.float64)])
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mean squared error over all processes."""
-        total = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        self.log("val_loss", total[0] / total[1].clamp(min=1), prog_bar=True)
-
-    def rows(self, batch: Batch) -> Tensor:
-        """See `DownscalingModule.rows`; all rows are means."""
-        own = self.built
-        return own.conditioner.physical(own(batch))[batch["row_pair"]]
 
 
 class ResidualDiffusionModule(DownscalingModule):
@@ -184,6 +80,8 @@ class ResidualDiffusionModule(DownscalingModule):
         noise_levels: which are trained.
         sampler: draws members.
         mean_conditioning: whether the denoiser is given the regression's mean.
+        mean_memory: memory for the regression's means of the training pairs, GiB; where they need more, every step
+            computes its own. With small patches that is the larger part of a step.
         residual_scaling: ``std`` gives every output's residual the standard deviation sigma_data, ``none`` leaves it.
         scaling_pairs: training pairs that the residuals' standard deviations are measured on, at most.
         patches: parts of the fields that a step learns from; whole fields by default.
@@ -198,6 +96,7 @@ class ResidualDiffusionModule(DownscalingModule):
         seed: of the members.
         optimizer: see `DownscalingModule`.
         schedule: see `DownscalingModule`.
+        force: see `DownscalingModule`; with a regression given, use it also for a checkpoint of another one.
 
     Raises:
         InputError: a patch_chunk or scaling_pairs below 1.
@@ -213,6 +112,7 @@ class ResidualDiffusionModule(DownscalingModule):
         noise_levels: NoiseLevels | None = None,
         sampler: Sampler | None = None,
         mean_conditioning: bool = True,
+        mean_memory: float = 1.0,
         residual_scaling: Literal["std", "none"] = "std",
         scaling_pairs: int = 512,
         patches: RandomPatches | None = None,
@@ -225,8 +125,9 @@ class ResidualDiffusionModule(DownscalingModule):
         seed: int = 0,
         optimizer: OptimizerFactory = default_optimizer,
         schedule: Schedule | None = None,
+        force: bool = False,
     ) -> None:
-        super().__init__(optimizer, schedule)
+        super().__init__(optimizer, schedule, force)
         for name, value in (("patch_chunk", patch_chunk), ("scaling_pairs", scaling_pairs)):
             if value is not None and value < 1:
                 raise InputError(f"model.{name} is {value}; expected at least 1")
@@ -234,11 +135,14 @@ class ResidualDiffusionModule(DownscalingModule):
         self.edm, self.noise_levels = edm or Edm(), noise_levels or LogNormal()
         self.sampler: Sampler = sampler or HeunSampler()
         self.mean_conditioning, self.residual_scaling = mean_conditioning, residual_scaling
+        self.mean_memory = mean_memory
         self.scaling_pairs, self.patches, self.patch_chunk = scaling_pairs, patches, patch_chunk
         self.tiles, self.overview = tiles, overview
         self.shared_noise_in_time, self.noise_seed = shared_noise_in_time, seed
         self.uncertainty = Uncertainty() if uncertainty else None
         self.mean_model: RegressionModule | None = None
+        self._kept: KeptMeans | None = None
+        self._converts = False
         self.denoiser: Denoiser | None = None
         self.scale: ResidualScale | None = None
         self.survey: ScaleSurvey | None = None
@@ -268,7 +172,8 @@ class ResidualDiffusionModule(DownscalingModule):
         if self.mean_model is None and self.regression_file is not None:
             self.mean_model = load_regression(self.regression_file)
         if self.mean_model is not None:
-            self.mean_model.known.require_same(contract, "the regression")
+            self.agreed(self.mean_model.known, contract, "the regression")
+            self.mean_model.require_shape(contract.shape)
             self.mean_model.requires_grad_(requires_grad=False)
         n = len(contract.outputs)
         inputs = n + contract.n_conditions
@@ -278,6 +183,7 @@ class ResidualDiffusionModule(DownscalingModule):
             inputs += contract.n_conditions
         self.n_inputs = inputs
         self.conditioner = Conditioner(contract)
+        self._converts = self.mean_model is not None and not self.mean_model.known.standardises_as(contract)
         self.denoiser = Denoiser(self.network_factory(inputs, n), self.edm)
         require_network(self.denoiser.network, contract, ())
         self.scale = ResidualScale(n, self.edm.sigma_data)
@@ -300,10 +206,14 @@ class ResidualDiffusionModule(DownscalingModule):
         """Add how to make the regression; its file is not needed any more."""
         super().on_save_checkpoint(checkpoint)
         if self.model_config is not None:
-            settings = self.model_config["init_args"] | {"regression": None}
+            settings = checkpoint[MODEL_CONFIG]["init_args"] | {"regression": None}
             checkpoint[MODEL_CONFIG] = self.model_config | {"init_args": settings}
         if self.mean_model is not None:
-            checkpoint[REGRESSION] = {MODEL_CONFIG: self.mean_model.model_config, "hash": hash_of(self.mean_model)}
+            checkpoint[REGRESSION] = {
+                MODEL_CONFIG: self.mean_model.model_config,
+                "hash": hash_of(self.mean_model),
+                CONTRACT: self.mean_model.known.to_dict(),
+            }
         if self.survey is not None:
             checkpoint[SURVEY] = self.survey.to_dict()
         if self.spread is not None:
@@ -313,7 +223,7 @@ class ResidualDiffusionModule(DownscalingModule):
         """Make the regression of the checkpoint.
 
         Raises:
-            InputError: a regression was given, and it is another one.
+            InputError: a regression was given, and it is another one, which nobody forces.
         """
         self._require_own(checkpoint)
         stored, given = checkpoint.get(REGRESSION), self.regression_file
@@ -322,28 +232,62 @@ class ResidualDiffusionModule(DownscalingModule):
         if self.mean_model is None and stored is not None:
             model = build_model(stored[MODEL_CONFIG], "the regression of the checkpoint")
             assert isinstance(model, RegressionModule)
-            model.contract = Contract.from_dict(checkpoint["contract"])
+            # they differ where that was forced
+            model.contract = Contract.from_dict(stored.get(CONTRACT, checkpoint[CONTRACT]))
             model.build(model.contract)
             model.model_config = stored[MODEL_CONFIG]
             own = {n.removeprefix(PREFIX): v for n, v in checkpoint["state_dict"].items() if n.startswith(PREFIX)}
             model.load_state_dict(own)
             self.mean_model = model.eval()
         elif self.mean_model is not None and (stored is None or stored["hash"] != hash_of(self.mean_model)):
-            raise InputError(
-                f"the diffusion of the checkpoint was trained with another regression than {self.regression_file}: "
-                "set model.regression to null to take the checkpoint's own"
-            )
+            text = f"the diffusion of the checkpoint was trained with another regression than {self.regression_file}"
+            # what was trained without any does not know residuals
+            if stored is None or not self.force:
+                hint = "" if stored is None else FORCE
+                raise InputError(f"{text}: set model.regression to null to take the checkpoint's own{hint}")
+            self.override(text)
+            self._insert_regression(checkpoint)
         super().on_load_checkpoint(checkpoint)
         if SURVEY in checkpoint:
             self.survey = ScaleSurvey.from_dict(checkpoint[SURVEY])
         self.spread = checkpoint.get(SPREAD)
 
+    def _insert_regression(self, checkpoint: dict[str, Any]) -> None:
+        """Put the weights of the regression in the place of those in the checkpoint, which are to be loaded yet."""
+        assert self.mean_model is not None
+        own = {PREFIX + name: values for name, values in self.mean_model.state_dict().items()}
+        for part in ("state_dict", "current_model_state"):
+            if part in checkpoint:
+                others = {name: values for name, values in checkpoint[part].items() if not name.startswith(PREFIX)}
+                checkpoint[part] = others | own
+
     # -- training
 
+    @property
+    def learner(self) -> tuple[nn.Module, int]:
+        """See `DownscalingModule.learner`."""
+        assert self.denoiser is not None
+        assert isinstance(self.denoiser.network, nn.Module)
+        return self.denoiser.network, self.n_inputs
+
+    def step_memory(self, data: DownscalingData) -> StepMemory | None:
+        """See `DownscalingModule.step_memory`; with what the regression's means need."""
+        memory = super().step_memory(data)
+        if memory is None or self.mean_model is None:
+            return memory
+        shape = (len(self.known.outputs), *self.known.shape)
+        kept = KeptMeans.size(data.n_pairs("train"), shape)
+        whole = Patches.whole(torch.empty(1, 1, *self.known.shape, device="meta"))
+        with self.trainer.precision_plugin.forward_context():
+            passing = passing_bytes(*self.mean_model.learner, whole, self.trainer.strategy.root_device)
+        return replace(memory, mean=passing or 0, means=int(kept * GIB) if kept <= self.mean_memory else 0)
+
     def on_fit_start(self) -> None:
-        """Measure the residuals, unless a checkpoint has done so."""
+        """Compute the means of the training pairs; measure the residuals, unless a checkpoint has done so."""
         data = self.datamodule
         assert self.scale is not None
+        if isinstance(data, DownscalingData):
+            self._keep_means(data)
         if self.residual_scaling == "none" or not bool((self.scale.factor == 1).all()):
             return
         assert isinstance(data, DownscalingData)
@@ -351,6 +295,21 @@ class ResidualDiffusionModule(DownscalingModule):
         self.scale.fit(surveyor.watch(self.residuals(data, self.scaling_pairs)))
         self.survey = surveyor.result(self.scale.factor)
         self._report_sampler()
+
+    def _keep_means(self, data: DownscalingData) -> None:
+        """Compute the means of all training pairs once, where there is room for them."""
+        n_pairs, shape = data.n_pairs("train"), (len(self.known.outputs), *self.known.shape)
+        if self.mean_model is None or KeptMeans.size(n_pairs, shape) > self.mean_memory:
+            return
+        kept = KeptMeans(n_pairs, shape, self.device)
+        # as precise as in a step
+        with self.trainer.precision_plugin.forward_context():
+            kept.fill(self._training_pairs(data, n_pairs), self._mean)
+        self._kept = kept
+
+    def on_fit_end(self) -> None:
+        """Give the memory of the means back."""
+        self._kept = None
 
     def _report_sampler(self) -> None:
         """Say what the sampler makes of the spread, and warn where it is off."""
@@ -384,18 +343,29 @@ class ResidualDiffusionModule(DownscalingModule):
             data: set up.
             most: pairs, spread over all; the same for all processes.
         """
+        for batch in self._training_pairs(data, most):
+            target = self.conditioner.outputs(batch["output"])
+            yield target - self._training_mean(batch), torch.isfinite(target)
+
+    def _training_pairs(self, data: DownscalingData, most: int) -> Iterator[Batch]:
+        """As `DownscalingData.some_pairs`, on the device."""
         for batch in data.some_pairs("train", most):
-            own = {name: values.to(self.device) for name, values in batch.items()}
-            target = self.conditioner.outputs(own["output"])
-            yield target - self._mean(own), torch.isfinite(target)
+            yield {name: values.to(self.device) for name, values in batch.items()}
+
+    def _training_mean(self, batch: Batch) -> Tensor:
+        """As `_mean`, of training pairs."""
+        return self._mean(batch) if self._kept is None else self._kept(batch)
 
     def _mean(self, batch: Batch) -> Tensor:
         """Standardised mean (B, outputs, H, W) of the regression; 0 without one."""
         if self.mean_model is None:
             static = batch["static"]
             return static.new_zeros(len(static), len(self.known.outputs), *static.shape[-2:])
+        own = self.mean_model.built
         with torch.no_grad():
-            mean: Tensor = self.mean_model.built(batch)
+            mean: Tensor = own(batch)
+            if self._converts:
+                mean = self.conditioner.outputs(own.conditioner.physical(mean))
         return mean
 
     def _condition(self, local: Tensor, mean: Tensor) -> Tensor:
@@ -406,8 +376,8 @@ class ResidualDiffusionModule(DownscalingModule):
         """Loss of a batch of pairs, each with a noise level of its own."""
         assert self.scale is not None
         local, target = self.conditioner(batch), self.conditioner.outputs(batch["output"])
-        mean = self._mean(batch)
-        patches = whole(target) if self.patches is None else self.patches.draw(target.shape[-2:], len(target))
+        mean = self._training_mean(batch)
+        patches = Patches.whole(target) if self.patches is None else self.patches.draw(target.shape[-2:], len(target))
         fields = self.scale(target - mean), self._condition(local, mean), local
         n, size = len(patches), self.patch_chunk or len(patches)
         self._sigma = sigma = self.noise_levels.sample(n, device=self.device)
@@ -605,34 +575,3 @@ class ResidualDiffusionModule(DownscalingModule):
         template.attrs["sampler"] = repr(self.sampler)
         template.attrs["seed"] = self.noise_seed
         return template
-
-
-def whole(fields: Tensor) -> Patches:
-    """Whole fields (B, C, H, W) as the only patch of each."""
-    n, domain = len(fields), (int(fields.shape[-2]), int(fields.shape[-1]))
-    return Patches(domain, domain, torch.zeros(n, 2, dtype=torch.int64), torch.arange(n))
-
-
-def load_regression(path: Path) -> RegressionModule:
-    """The regression of a checkpoint.
-
-    Raises:
-        InputError: there is none, or it is of another kind.
-    """
-    checkpoint = read_checkpoint(path)
-    if REGRESSION in checkpoint:
-        raise InputError(f"model.regression {path} is the checkpoint of a diffusion: give that of its regression")
-    model = load_model(path)
-    if not isinstance(model, RegressionModule):
-        raise InputError(f"model.regression {path} is of a {type(model).__name__}; expected a RegressionModule")
-    model.model_config = checkpoint[MODEL_CONFIG]
-    return model
-
-
-def hash_of(model: RegressionModule) -> str:
-    """Of all weights and statistics."""
-    digest = hashlib.sha256()
-    for name, values in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

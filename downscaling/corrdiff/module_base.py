@@ -10,6 +10,7 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,6 +22,8 @@ from ai4sim.schedules import CosineSchedule
 from downscaling.corrdiff.batches import Batch
 from downscaling.corrdiff.contract import Contract
 from downscaling.corrdiff.data import DownscalingData
+from downscaling.corrdiff.diffusion import Patches, RandomPatches
+from downscaling.corrdiff.memory import SHARE, StepMemory, free_bytes, in_words, kept_bytes, weight_bytes
 from downscaling.corrdiff.sample_counts import SampleSchedule
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,8 @@ NEVER_TRAINED = "the model was never trained: give the checkpoint of a fit with 
 NetworkFactory = Callable[[int, int], nn.Module]
 Schedule = CosineSchedule | SampleSchedule
 
-CONTRACT, SEED = "contract", "seed"
+CONTRACT, SEED, BATCH = "contract", "seed", "batch_size"
+FORCE = " (model.force true overrides this)"
 FAILURES = 10
 """Steps in a row without finite gradients after which a training ends."""
 
@@ -49,21 +53,28 @@ class DownscalingModule(ExperimentModule):
     Args:
         optimizer: makes the optimiser from the parameters.
         schedule: learning rate over the training.
+        force: use a checkpoint for data that have other statistics or another size, too. What is standardised is so
+            with the statistics of the checkpoint. It has to be said anew for each use.
     """
 
     generative = False
+    patches: RandomPatches | None = None
+    patch_chunk: int | None = None
 
     def __init__(
         self,
         optimizer: OptimizerFactory = default_optimizer,
         schedule: Schedule | None = None,
+        force: bool = False,
     ) -> None:
         super().__init__(optimizer)
-        self.step_schedule = schedule
+        self.step_schedule, self.force = schedule, force
         self.contract: Contract | None = None
         self._seed: int | None = None
         self._failures = 0
         self._last_batch: Batch = {}
+        self._batch: int | None = None
+        self._overridden: set[str] = set()
 
     # -- what a checkpoint knows of its data
 
@@ -101,9 +112,46 @@ class DownscalingModule(ExperimentModule):
             self.contract = data.contract
             self.build(self.contract)
         else:
-            self.contract.require_same(data.contract)
+            self.contract = self.agreed(self.contract, data.contract)
+            self.require_shape(self.contract.shape)
         if stage == "fit":
+            if data.batch_size is None and data.total_batch is not None:
+                data.batch_size = self._largest_batch(data, data.total_batch)
+            self._batch = data.batch_size
             self._set_accumulation(data)
+
+    def agreed(
+        self, own: Contract, data: Contract, whose: str = "the checkpoint", others: str = "the data"
+    ) -> Contract:
+        """What holds for a model of some data on others.
+
+        Args:
+            own: of the data that it was trained on.
+            data: of those at hand.
+            whose: what has the former, for messages.
+            others: what has the latter.
+
+        Returns:
+            The latter if both are the same, or the former for fields of the size of the latter.
+
+        Raises:
+            InputError: they differ, and nobody forces it; or in what cannot be forced.
+        """
+        try:
+            own.require_same(data, whose, others)
+        except InputError as error:
+            holds = own.on_grid_of(data, whose, others)
+            if not self.force:
+                raise InputError(f"{error}{FORCE}") from error
+            self.override(str(error))
+            return holds
+        return data
+
+    def override(self, difference: str) -> None:
+        """Say once what would be refused without force."""
+        if difference not in self._overridden:
+            self._overridden.add(difference)
+            logger.warning("%s: passed over, as model.force is true", difference)
 
     @abstractmethod
     def require_shape(self, shape: tuple[int, int]) -> None:
@@ -114,10 +162,14 @@ class DownscalingModule(ExperimentModule):
         """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is known of the data, and the seed, which a fit that goes on keeps."""
+        """Add what is known of the data, and what a fit that goes on keeps: the seed, and an automatic batch."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CONTRACT] = self.known.to_dict()
         checkpoint[SEED] = self._seed
+        checkpoint[BATCH] = self._batch
+        if self.model_config is not None and "force" in self.model_config["init_args"]:
+            settings = self.model_config["init_args"] | {"force": False}
+            checkpoint[MODEL_CONFIG] = self.model_config | {"init_args": settings}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the networks for the data that the checkpoint was trained on.
@@ -128,13 +180,15 @@ class DownscalingModule(ExperimentModule):
         super().on_load_checkpoint(checkpoint)
         self._require_own(checkpoint)
         self._seed = checkpoint.get(SEED)
+        if self._batch is None:
+            self._batch = checkpoint.get(BATCH)
         contract = Contract.from_dict(checkpoint[CONTRACT])
-        if self.contract is None:
+        if self.contract is not None:
+            contract = self.agreed(contract, self.contract)
+        if contract != self.contract:
             self.contract = contract
             self.build(contract)
             self.to(self.device)
-        else:
-            contract.require_same(self.contract)
 
     def _require_own(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another kind of model.
@@ -157,7 +211,82 @@ class DownscalingModule(ExperimentModule):
         data = self.datamodule
         if not isinstance(data, DownscalingData):
             return 1
-        return data.total_batch or data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return data.total_batch or data.pairs_at_once * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def _largest_batch(self, data: DownscalingData, total: int) -> int:
+        """The largest batch that there is memory for, the same for all processes, or that of the fit which goes on.
+
+        Args:
+            data: whose pairs the steps learn from.
+            total: pairs of a step.
+
+        Raises:
+            InputError: there is not enough for one pair, or nobody knows how much a step needs.
+        """
+        processes = self.trainer.world_size
+        pairs, rest = divmod(total, processes)
+        if rest or not pairs:
+            nearest = processes * max(pairs, 1)
+            raise InputError(
+                f"data.total_batch {total} is no multiple of {processes} processes; take {nearest} or "
+                f"{nearest + processes}"
+            )
+        if self._batch is not None and pairs % self._batch == 0:
+            return self._batch  # where a fit is in its epoch is counted in batches
+        memory = self.step_memory(data)
+        if memory is None:
+            raise InputError(
+                "data.batch_size is null, but model.network cannot be run without values to find out how much memory "
+                "it needs; expected a number"
+            )
+        device = self.trainer.strategy.root_device
+        free = torch.tensor(float(free_bytes(device, self.trainer.num_devices)), device=device)
+        least = float(self.trainer.strategy.reduce(free, reduce_op="min"))
+        size = memory.largest_batch(pairs, SHARE * least)
+        room = f"a step may take {SHARE:.0%} of the free {in_words(least)}"
+        if size is None:
+            raise InputError(
+                f"data.batch_size is null, but there is no memory for one pair: {memory.describe(1)}; {room}."
+                " Learn from smaller or fewer model.patches, give model.patch_chunk, or a number for data.batch_size"
+            )
+        if self.trainer.is_global_zero:
+            print(f"data.batch_size {size}: {memory.describe(size)}; {room}")
+        return size
+
+    @property
+    @abstractmethod
+    def learner(self) -> tuple[nn.Module, int]:
+        """The network that learns, and the number of channels that it is given."""
+
+    def step_memory(self, data: DownscalingData) -> StepMemory | None:
+        """What a step needs; None where networks cannot be run without values, or there are none yet.
+
+        Args:
+            data: whose pairs the steps learn from.
+        """
+        if self.contract is None:
+            return None
+        (network, channels), shape, n = self.learner, self.contract.shape, len(self.contract.outputs)
+        patches = Patches.whole(torch.empty(1, 1, *shape, device="meta"))
+        if self.patches is not None:
+            patches = self.patches.draw(shape, 1, torch.Generator())
+        with self.trainer.precision_plugin.forward_context():
+            image = kept_bytes(network, channels, patches.chunk(0, 1), self.trainer.strategy.root_device)
+        if image is None:
+            return None
+        averaged = any(isinstance(callback, WeightAveraging) for callback in getattr(self.trainer, "callbacks", []))
+        # what networks are given and are to give, and a mean; of patches, noise
+        points = (channels + 2 * n) * math.prod(shape) + len(patches) * n * math.prod(patches.patch)
+        return StepMemory(
+            image=image,
+            shape=patches.patch,
+            images=len(patches),
+            patched=patches.patch != shape,
+            at_once=self.patch_chunk,
+            fields=4 * points,
+            weights=weight_bytes(self, averaged=averaged),
+            averaged=averaged,
+        )
 
     def _set_accumulation(self, data: DownscalingData) -> None:
         """Let as many batches make a step as the total batch asks for.
@@ -167,13 +296,13 @@ class DownscalingModule(ExperimentModule):
         """
         if data.total_batch is None:
             return
-        at_once = data.batch_size * self.trainer.world_size
+        at_once = data.pairs_at_once * self.trainer.world_size
         rounds, rest = divmod(data.total_batch, at_once)
         if rest or not rounds:
             below, above = rounds * at_once, (rounds + 1) * at_once
             nearest = f"{above}" if not below else f"{below} or {above}"
             raise InputError(
-                f"data.total_batch {data.total_batch} is no multiple of data.batch_size {data.batch_size} times "
+                f"data.total_batch {data.total_batch} is no multiple of data.batch_size {data.pairs_at_once} times "
                 f"{self.trainer.world_size} processes; take {nearest}"
             )
         self.trainer.accumulate_grad_batches = rounds
@@ -204,9 +333,13 @@ class DownscalingModule(ExperimentModule):
         steps = self.trainer.estimated_stepping_batches
         if math.isfinite(steps):
             pairs, samples = data.n_pairs("train"), int(steps) * self.total_batch
+            batches = steps * self.trainer.accumulate_grad_batches
+            epochs = math.ceil(batches / max(self.trainer.num_training_batches, 1))
+            memory = self.step_memory(data)
+            needs = "" if memory is None else f"; {memory.describe(data.pairs_at_once)}"
             print(
                 f"{samples:,} samples in {int(steps):,} steps of {self.total_batch}: {samples / pairs:.1f} times the "
-                f"{pairs:,} training pairs"
+                f"{pairs:,} training pairs, {epochs:,} {'epoch' if epochs == 1 else 'epochs'}{needs}"
             )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:

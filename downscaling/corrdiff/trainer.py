@@ -16,9 +16,10 @@ from downscaling.corrdiff import config
 from downscaling.corrdiff.data import DownscalingData
 from downscaling.corrdiff.diffusion.preconditioning import per_image
 from downscaling.corrdiff.evaluation import HEADLINE, evaluate, score_table, skill_table
-from downscaling.corrdiff.models import RegressionModule, ResidualDiffusionModule
+from downscaling.corrdiff.models import ResidualDiffusionModule
 from downscaling.corrdiff.module_base import DownscalingModule
 from downscaling.corrdiff.product import finish
+from downscaling.corrdiff.regression_module import RegressionModule
 from downscaling.corrdiff.residual_report import (
     correlations,
     crossing_table,

@@ -33,6 +33,12 @@ class Patches:
     corners: Tensor
     samples: Tensor
 
+    @classmethod
+    def whole(cls, fields: Tensor) -> Self:
+        """Whole fields (B, C, H, W) as the only part of each."""
+        n, domain = len(fields), (int(fields.shape[-2]), int(fields.shape[-1]))
+        return cls(domain, domain, torch.zeros(n, 2, dtype=torch.int64), torch.arange(n))
+
     def __len__(self) -> int:
         return len(self.samples)
 

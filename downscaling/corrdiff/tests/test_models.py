@@ -11,9 +11,10 @@ import torch
 from ai4sim.errors import InputError
 from downscaling.corrdiff.batches import MEAN, Plan, PlannedRows
 from downscaling.corrdiff.diffusion import Edm, HeunSampler, RandomPatches, Schedule, Tiles
-from downscaling.corrdiff.models import RegressionModule, ResidualDiffusionModule
+from downscaling.corrdiff.models import ResidualDiffusionModule
 from downscaling.corrdiff.module_base import FAILURES
 from downscaling.corrdiff.networks import PositionedUNet, SongUNet
+from downscaling.corrdiff.regression_module import RegressionModule
 
 SMALL = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.0}
 song = partial(SongUNet, **SMALL)
@@ -451,6 +452,181 @@ class TestNetworksThatDoNotFit:
     def test_numbers_below_1(self, name):
         with pytest.raises(InputError, match=f"model.{name} is 0"):
             ResidualDiffusionModule(**{name: 0})
+
+
+class TestForce:
+    """A checkpoint for other data, and a diffusion for another regression."""
+
+    @pytest.fixture
+    def other(self, contract):
+        """The contract of data with other statistics."""
+        moments = contract.output_moments
+        doubled = replace(moments, std=tuple(2 * value for value in moments.std))
+        inputs = replace(contract.input_moments, mean=tuple(value + 1 for value in contract.input_moments.mean))
+        return replace(contract, output_moments=doubled, input_moments=inputs)
+
+    def attach(self, module, data, contract, monkeypatch):
+        """Data of a contract, as a trainer has them."""
+        monkeypatch.setattr(type(data), "contract", property(lambda self: contract))
+        module._trainer = SimpleNamespace(datamodule=data, state=SimpleNamespace(fn=None))
+        return module
+
+    def stored(self, module):
+        checkpoint = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(checkpoint)
+        return checkpoint
+
+    def load(self, module, checkpoint):
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        module.eval()
+
+    @pytest.mark.parametrize("order", ["checkpoint first", "data first"])
+    def test_statistics_are_those_of_the_checkpoint(self, data, contract, other, batch, monkeypatch, caplog, order):
+        trained = ready(RegressionModule(song), contract).eval()
+        rows = batch | {"row_pair": torch.arange(8)}
+        with torch.no_grad():
+            expected = trained.rows(rows)
+        checkpoint = self.stored(trained)
+        module = self.attach(RegressionModule(song, force=True), data, other, monkeypatch)
+        if order == "data first":
+            module.setup("test")
+        self.load(module, checkpoint)
+        module.setup("test")
+        module.setup("test")
+        with torch.no_grad():
+            assert torch.equal(module.rows(rows), expected)
+        assert module.known == contract
+        warnings = [record.message for record in caplog.records if "model.force" in record.message]
+        assert len(warnings) == 1
+        assert "input mean of '10u': the checkpoint has" in warnings[0]
+
+    @pytest.mark.parametrize("order", ["checkpoint first", "data first"])
+    def test_without_it_statistics_are_refused(self, data, contract, other, monkeypatch, order):
+        checkpoint = self.stored(ready(RegressionModule(song), contract))
+        module = self.attach(RegressionModule(song), data, other, monkeypatch)
+        steps = [partial(module.on_load_checkpoint, checkpoint), partial(module.setup, "test")]
+        first, second = steps if order == "checkpoint first" else steps[::-1]
+        first()
+        with pytest.raises(InputError, match=r"input mean of '10u': .* \(model.force true overrides this\)$"):
+            second()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"factor": 4}, r"factor: the checkpoint has 8, the data 4$"),
+            ({"lead_labels": (0, 3)}, r"lead labels: the checkpoint has \(\), the data \(0, 3\)$"),
+            ({"probabilities": CLASSES}, r"probabilities: the checkpoint has \(\), .*\)$"),
+        ],
+    )
+    @pytest.mark.parametrize("force", [False, True])
+    def test_other_kinds_of_data_are_refused_all_the_same(
+        self, data, other, contract, monkeypatch, force, changes, message
+    ):
+        checkpoint = self.stored(ready(RegressionModule(song), contract))
+        module = self.attach(RegressionModule(song, force=force), data, replace(other, **changes), monkeypatch)
+        module.on_load_checkpoint(checkpoint)
+        with pytest.raises(InputError, match=message) as error:
+            module.setup("test")
+        assert "model.force" not in str(error.value)
+
+    @pytest.mark.parametrize("kind", ["inputs", "outputs", "static"])
+    def test_other_channels_are_refused_all_the_same(self, data, contract, monkeypatch, kind):
+        checkpoint = self.stored(ready(RegressionModule(song), contract))
+        changed = replace(contract, **{kind: getattr(contract, kind)[::-1]})
+        module = self.attach(RegressionModule(song, force=True), data, changed, monkeypatch)
+        module.on_load_checkpoint(checkpoint)
+        message = f"{kind.removesuffix('s')} channels differ at number 1: the checkpoint has"
+        with pytest.raises(InputError, match=message) as error:
+            module.setup("test")
+        assert "model.force" not in str(error.value)
+
+    def test_fields_of_another_size_are_taken(self, data, contract, monkeypatch):
+        larger = replace(contract, shape=(64, 48), spacing_km=9.0)
+        for network, fits in ((song, True), (placed, False)):
+            checkpoint = self.stored(ready(RegressionModule(network), contract))
+            module = self.attach(RegressionModule(network, force=True), data, larger, monkeypatch)
+            module.on_load_checkpoint(checkpoint)
+            if fits:
+                module.setup("test")
+                assert module.known == larger
+                module.on_load_checkpoint(checkpoint)  # as the trainer does after the setup
+                assert module.known == larger
+            else:
+                with pytest.raises(InputError, match=r"the domain 32 x 32, the data have fields of 64 x 48"):
+                    module.setup("test")
+
+    def other_regression(self, contract):
+        model = ready(RegressionModule(song), contract).eval()
+        model.built.regressor.network.head.bias.data += 0.5
+        return model
+
+    @pytest.mark.parametrize("averaged", [False, True])
+    def test_another_regression_gives_the_mean(self, data, contract, averaged, caplog):
+        checkpoint = self.stored(make_diffusion(contract))
+        if averaged:
+            checkpoint["current_model_state"] = {n: v.clone() for n, v in checkpoint["state_dict"].items()}
+        module = ResidualDiffusionModule(network=song, sampler=SAMPLER, force=True)
+        module.mean_model = self.other_regression(contract)
+        own = {name: values.clone() for name, values in module.mean_model.state_dict().items()}
+        self.load(module, checkpoint)
+        if averaged:
+            module.load_state_dict(checkpoint["current_model_state"])
+        assert "trained with another regression" in caplog.text
+        for name, values in module.mean_model.state_dict().items():
+            assert torch.equal(values, own[name]), name
+        found = generated(module, data, 0, 9)
+        batch = data._stored().read(data._rows["test"][:3])
+        with torch.no_grad():
+            expected = module.mean_model.rows(batch | {"row_pair": torch.arange(3)})
+        torch.testing.assert_close(torch.stack(list(found.values())), expected, rtol=1e-5, atol=1e-5)
+        # and it says so in its own checkpoints
+        again = self.stored(module)
+        other = ResidualDiffusionModule(network=song, sampler=SAMPLER)
+        other.mean_model = self.other_regression(contract)
+        self.load(other, again)
+
+    def test_the_mean_of_another_regression_is_in_units_of_the_diffusion(self, data, contract, other):
+        """Members are about the mean of a regression that has statistics of its own."""
+        regression = self.other_regression(other)
+        module = ResidualDiffusionModule(network=song, sampler=SAMPLER, force=True)
+        module.mean_model = regression
+        ready(module, contract).eval()
+        module.denoiser.network.head.weight.data.zero_()
+        module.scale.factor.fill_(1e6)  # no residual
+        batch = data._stored().read(data._rows["test"][:3])
+        with torch.no_grad():
+            expected = regression.rows(batch | {"row_pair": torch.arange(3)})
+        scale = expected.abs().amax((0, 2, 3))[:, None, None]
+        found = generated(module, data, 2, 9)
+        pairs = list(dict.fromkeys(pair for pair, _ in found))
+        for (pair, _), field in found.items():
+            torch.testing.assert_close(field / scale, expected[pairs.index(pair)] / scale, rtol=0, atol=1e-5)
+        checkpoint = self.stored(module)
+        assert checkpoint["regression"]["contract"] == other.to_dict()
+        assert checkpoint["contract"] == contract.to_dict()
+
+    def test_without_it_another_regression_is_refused(self, contract):
+        checkpoint = self.stored(make_diffusion(contract))
+        module = ResidualDiffusionModule(network=song)
+        module.mean_model = self.other_regression(contract)
+        with pytest.raises(InputError, match=r"another regression .* own \(model.force true overrides this\)$"):
+            module.on_load_checkpoint(checkpoint)
+
+    def test_a_diffusion_without_a_regression_gets_none(self, contract):
+        checkpoint = self.stored(make_diffusion(contract, regression=None))
+        module = ResidualDiffusionModule(network=song, force=True)
+        module.mean_model = self.other_regression(contract)
+        with pytest.raises(InputError, match=r"trained with another regression") as error:
+            module.on_load_checkpoint(checkpoint)
+        assert "model.force" not in str(error.value)
+
+    def test_is_not_stored(self, contract):
+        for module in (ready(RegressionModule(song, force=True), contract), make_diffusion(contract, force=True)):
+            module.model_config = {"class_path": "x", "init_args": {"force": True, "seed": 5}}
+            settings = self.stored(module)["model_config"]["init_args"]
+            assert (settings["force"], settings["seed"]) == (False, 5)
+            assert module.model_config["init_args"]["force"]
 
 
 class TestCounting:

@@ -14,7 +14,8 @@ from ai4sim.export import load_exported
 from ai4sim.store import open_store, read_manifest
 from ai4sim.tests.command_line import QUIET, finish, message_of, start
 from downscaling.corrdiff import config
-from downscaling.corrdiff.models import RegressionModule, ResidualDiffusionModule, load_regression
+from downscaling.corrdiff.models import ResidualDiffusionModule
+from downscaling.corrdiff.regression_module import RegressionModule, load_regression
 from downscaling.corrdiff.tests import runs
 
 KINDS = ("Regression", "ResidualDiffusion")
@@ -92,7 +93,8 @@ class TestResume:
         for name in ("state_dict", "epoch_progress"):  # which epoch it is, and how much of it was read
             assert_equal(one["loops"]["fit_loop"][name], other["loops"]["fit_loop"][name], name)
 
-    def test_a_fit_that_is_over_is_not_trained_further(self, fitted, tmp_path):
+    def test_a_fit_that_is_over_is_not_trained_further(self, fitted, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # where a run without a logger leaves its settings
         words = ["--ckpt_path", str(fitted["Regression"]), "--trainer.logger", "false"]
         cli = runs.fit(config_of("Regression", fitted, tmp_path), *words, "--trainer.enable_checkpointing", "false")
         assert cli.trainer.global_step == STRAIGHT // 4
@@ -169,7 +171,7 @@ class TestCheckpoint:
         assert contract["factor"] == 8
         assert len(stored["regression"]["hash"]) == 64
         assert stored["seed"] == 3
-        assert set(stored["survey"]) == {"std", "wavelength"}
+        assert set(stored["survey"]) == {"std", "wavelength", "finest", "units"}
         # the regression is not among what is learnt
         known = {
             name for name in stored["state_dict"] if not name.startswith(("mean_model.", "conditioner.", "scale."))
