@@ -1,4 +1,4 @@
-"""The U-Net of CorrDiff: forward and training passes against the same network written plainly, and against the peer's.
+"""CorrDiff's U-Net and sampler against the same network written plainly, and against the peer's.
 
 Run ``python -m benchmarks.corrdiff``. The network is that of HRRR-Mini: 64 x 64 points, 10.9 million parameters. All
 sides have the same weights and are checked to give the same before they are timed:
@@ -7,6 +7,8 @@ sides have the same weights and are checked to give the same before they are tim
 - "physicsnemo" is the reference's, in training mode for training passes and in evaluation mode for forward passes, as
   its users have it. It is left out where it cannot be imported (``pip install nvidia-physicsnemo``; no dependency);
 - ours is timed as it is, and with weights that lie in memory channels last, too.
+
+The sampler is Heun's with 18 steps, that is 35 calls of the network, from the same noise on all sides.
 
 Values are compared in training mode without dropout: in evaluation mode the peer's normalisations take the unbiased
 variance. Rates are medians of rounds in which all take their turn. ``--clock cpu`` counts the time of the process
@@ -30,6 +32,7 @@ from torch.nn import functional
 from ai4sim.atomic import atomic_path
 from benchmarks.common import digits, machine, print_records
 from benchmarks.lam_grid import CLOCKS, rates_in_turns
+from downscaling.corrdiff.diffusion import Denoiser, Edm, HeunSampler, Schedule
 from downscaling.corrdiff.networks import SongUNet
 from downscaling.corrdiff.networks.blocks import Block, doubled, halved
 
@@ -43,6 +46,7 @@ SETTINGS: Mapping[str, Any] = {
     "embedding_type": "positional",
 }
 BATCHES = (1, 8)
+MEMBERS, SCHEDULE = 2, Schedule()
 OUR_NAME, LAST_NAME, PLAIN_NAME, PEER_NAME = "ai4sim", "ai4sim_weights_last", "plain", "physicsnemo"
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -182,6 +186,74 @@ def measure_networks(options: argparse.Namespace) -> list[dict[str, Any]]:
     return records
 
 
+class Given:
+    """The first noise of a sampler that needs no other.
+
+    Args:
+        latents: (B, C, H, W) of scale 1.
+    """
+
+    def __init__(self, latents: Tensor) -> None:
+        self._latents = latents
+
+    def draw(self) -> Tensor:
+        """The noise."""
+        return self._latents
+
+
+def our_sampler(network: nn.Module, latents: Tensor, condition: Tensor) -> Callable[[], Tensor]:
+    """A call that draws members with our denoiser and sampler."""
+    denoiser, sampler = Denoiser(network, Edm()), HeunSampler(SCHEDULE)
+
+    @torch.inference_mode()
+    def call() -> Tensor:
+        return sampler.sample(lambda x, sigma: denoiser(x, sigma, condition), Given(latents))
+
+    return call
+
+
+def peer_sampler(network: nn.Module, latents: Tensor, condition: Tensor) -> Callable[[], Tensor]:
+    """A call that draws members with the reference's preconditioning and sampler."""
+    settings = {"img_in_channels": condition.shape[1], "img_out_channels": latents.shape[1], "model_type": "SongUNet"}
+    kind = import_module("physicsnemo.diffusion.preconditioners").EDMPrecondSuperResolution
+    denoiser = kind(SIZE, **settings, **SETTINGS)
+    denoiser.model = network
+    sample = import_module("physicsnemo.diffusion.samplers").stochastic_sampler
+    steps = {name: getattr(SCHEDULE, name) for name in ("num_steps", "sigma_min", "sigma_max", "rho")}
+
+    @torch.inference_mode()
+    def call() -> Tensor:
+        members: Tensor = sample(denoiser, latents, condition, **steps)
+        return members
+
+    return call
+
+
+def measure_sampler(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All calls of the network for some members, and what is done between them."""
+    torch.manual_seed(0)
+    ours = make_ours()
+    latents = torch.randn(MEMBERS, CHANNELS[1], SIZE, SIZE)
+    condition = torch.randn(MEMBERS, CHANNELS[0] - CHANNELS[1], SIZE, SIZE)
+    networks = {OUR_NAME: ours, PLAIN_NAME: Plain(copy.deepcopy(ours))}
+    calls = {name: our_sampler(network, latents, condition) for name, network in networks.items()}
+    if has_peer():
+        networks[PEER_NAME] = make_peer(ours)
+        calls[PEER_NAME] = peer_sampler(networks[PEER_NAME], latents, condition)
+    members = {name: call() for name, call in calls.items()}  # in training mode, see above
+    scale = members[OUR_NAME].square().mean().sqrt()
+    errors = {name: float((other - members[OUR_NAME]).abs().max() / scale) for name, other in members.items()}
+    for name, error in errors.items():
+        if not error < 1e-3:
+            raise RuntimeError(f"members differ from those of {name} by {error:.2e} of their RMS")
+    for network in networks.values():
+        network.eval()
+    # every sampler is many calls of the network: few rounds say enough
+    rates = rates_in_turns(calls, min(options.repeats, 3), CLOCKS[options.clock])
+    record = {"task": f"Heun, {SCHEDULE.num_steps} steps", "batch": MEMBERS} | summarise(rates)
+    return [record | {"difference": {name: digits(e, 2) for name, e in errors.items() if name != OUR_NAME}}]
+
+
 def summarise(rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Median seconds of each, and medians of the rounds' ratios, in which what disturbs the machine cancels."""
     result: dict[str, Any] = {
@@ -207,7 +279,7 @@ def has_peer() -> bool:
     return True
 
 
-def show_networks(records: Sequence[Mapping[str, Any]]) -> None:
+def show_records(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as a table."""
     names = [name for name in (PLAIN_NAME, PEER_NAME) if f"ratio_{name}" in records[0]]
     columns = ["task", "batch", f"{OUR_NAME}_seconds"]
@@ -217,7 +289,7 @@ def show_networks(records: Sequence[Mapping[str, Any]]) -> None:
 
 SECTIONS: Mapping[
     str, tuple[Callable[[argparse.Namespace], list[dict[str, Any]]], Callable[[Sequence[Mapping[str, Any]]], None]]
-] = {"networks": (measure_networks, show_networks)}
+] = {"networks": (measure_networks, show_records), "sampler": (measure_sampler, show_records)}
 """What is measured, by its name in the results, and how it is shown."""
 
 
