@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
 from ai4sim.errors import InputError
 
@@ -61,12 +61,15 @@ class AverageWeights(WeightAveraging):
     def _average(self, averages: Sequence[Tensor], values: Sequence[Tensor], n_averaged: Tensor | int) -> None:
         decay = self.decay_after(int(n_averaged))
         pairs = list(zip(averages, values, strict=True))
-        weights = [pair for pair in pairs if isinstance(pair[1], nn.Parameter)]
+        assert self._average_model is not None
+        # both come detached: weights are told from buffers by their memory
+        own = {parameter.data_ptr() for parameter in self._average_model.parameters()}
+        weights = [pair for pair in pairs if pair[0].data_ptr() in own]
         if weights:
             # at once: one by one they take a small network as long as a tenth of its step
             torch._foreach_lerp_([average for average, _ in weights], [value for _, value in weights], 1 - decay)
         for average, value in pairs:
-            if isinstance(value, nn.Parameter):
+            if average.data_ptr() in own:
                 continue
             if average.is_floating_point():
                 # where both are infinite, as a missing bound is, their difference is not a number

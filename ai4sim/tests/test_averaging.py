@@ -113,6 +113,19 @@ def test_average_follows_the_formula(tmp_path: Path, decay: float) -> None:
     assert (decay == 0.0) == (expected[5] == module.steps[5])
 
 
+def test_weights_are_averaged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    lerp = torch._foreach_lerp_
+
+    def spy(averages: list[Tensor], values: list[Tensor], weight: float) -> None:
+        calls.append(len(averages))
+        lerp(averages, values, weight)
+
+    monkeypatch.setattr(torch, "_foreach_lerp_", spy)
+    fit(tmp_path, 1)
+    assert calls == [1, 1]  # the first step is copied
+
+
 def test_checkpoint_has_both_weights_and_exact_indices(tmp_path: Path) -> None:
     module = fit(tmp_path, 2)
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
