@@ -1,7 +1,7 @@
 """What a model knows of its data, and carries in its checkpoints: channels, grid and statistics."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -111,24 +111,34 @@ class Contract:
         Raises:
             InputError: names the first difference.
         """
-        for kind in ("inputs", "outputs", "static"):
-            mine, theirs = ([channel.name for channel in getattr(part, kind)] for part in (self, other))
-            _require_same_names(kind.removesuffix("s"), mine, theirs, own, others)
+        self._require_same_channels(other, own, others)
+        for difference in self.differences(other, own, others):
+            raise InputError(difference)
+
+    def differences(self, other: "Contract", own: str = "the checkpoint", others: str = "the data") -> Iterator[str]:
+        """All differences of contracts with the same channels, in words; of statistics the first of each kind."""
         names = {kind: [channel.name for channel in getattr(self, kind)] for kind in ("inputs", "outputs", "static")}
-        _require_same_values(
+        yield from _first_difference(
             "transform", [*names["inputs"], *names["outputs"]], self.transforms, other.transforms, own, others
         )
         for kind, held in zip(("input", "output", "static"), names.values(), strict=True):
             mine, theirs = (getattr(part, f"{kind}_moments") for part in (self, other))
             for moment in ("mean", "std"):
                 values = getattr(mine, moment), getattr(theirs, moment)
-                _require_same_values(f"{kind} {moment}", held, *values, own, others)
+                yield from _first_difference(f"{kind} {moment}", held, *values, own, others)
         for field in fields(self):
             values = getattr(self, field.name), getattr(other, field.name)
             same = values[0] == values[1] or all(isinstance(v, float) and math.isnan(v) for v in values)
             if not same and field.name not in ("inputs", "outputs", "static"):
                 what = field.name.replace("_", " ")
-                raise InputError(f"{what}: {own} has {values[0]}, {others} {values[1]}")
+                if field.name.endswith("moments") or field.name == "transforms":
+                    continue  # told channel by channel
+                yield f"{what}: {own} has {values[0]}, {others} {values[1]}"
+
+    def _require_same_channels(self, other: "Contract", own: str, others: str) -> None:
+        for kind in ("inputs", "outputs", "static"):
+            mine, theirs = ([channel.name for channel in getattr(part, kind)] for part in (self, other))
+            _require_same_names(kind.removesuffix("s"), mine, theirs, own, others)
 
     def standardises_as(self, other: "Contract") -> bool:
         """Whether standardised outputs mean the same."""
@@ -158,9 +168,10 @@ def _require_same_names(kind: str, own: Sequence[str], found: Sequence[str], who
     )
 
 
-def _require_same_values(
+def _first_difference(
     what: str, names: Sequence[str], own: Sequence[object], found: Sequence[object], whose: str, others: str
-) -> None:
+) -> Iterator[str]:
     for name, mine, theirs in zip(names, own, found, strict=True):
         if mine != theirs:
-            raise InputError(f"{what} of {name!r}: {whose} has {mine}, {others} {theirs}")
+            yield f"{what} of {name!r}: {whose} has {mine}, {others} {theirs}"
+            return

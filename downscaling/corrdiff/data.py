@@ -54,7 +54,7 @@ class DownscalingData(ExperimentData):
         source: of the pairs, with paths from the raw folder on; by default the demo.
         demo: makes the raw file when it is missing.
         split: which pairs are learnt from and tested on.
-        transforms: of channels by name: ``sqrt``, ``log1p``, ``log_eps``.
+        transforms: of channels by name, see :func:`~downscaling.corrdiff.scaling.transform`.
         statistics: file ``stats.json`` with means and standard deviations; by default those of the training pairs. It
             must be of the transformed channels.
         on_missing: what to do about missing values: ``error``, ``skip`` such pairs, or ``mask`` those of outputs.
@@ -116,6 +116,7 @@ class DownscalingData(ExperimentData):
         self.transforms = transforms or {}
         self.statistics, self.on_missing = statistics, on_missing
         self.batch_size, self.total_batch, self.eval_batch_size = batch_size, total_batch, eval_batch_size
+        self.chosen_batch: int | None = None
         self.validation_pairs, self.test_pairs = validation_pairs, test_pairs
         self.members, self.analogs = members, analogs
         self.select = select or PairSelection()
@@ -190,7 +191,7 @@ class DownscalingData(ExperimentData):
     @property
     def pairs_at_once(self) -> int:
         """Pairs in a batch; until a fit has chosen it, as many as in one of the validation."""
-        return self.batch_size or self.eval_batch_size
+        return self.batch_size or self.chosen_batch or self.eval_batch_size
 
     @property
     def contract(self) -> Contract:

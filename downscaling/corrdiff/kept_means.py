@@ -7,8 +7,6 @@ from torch import Tensor
 
 from downscaling.corrdiff.batches import Batch
 
-GIB = 2**30
-
 
 class KeptMeans:
     """Fields by the number of their pair.
@@ -24,10 +22,10 @@ class KeptMeans:
         self._place = torch.zeros(0, dtype=torch.int64, device=device)
 
     @staticmethod
-    def size(n_pairs: int, shape: tuple[int, int, int]) -> float:
-        """Memory of that many, GiB."""
+    def size(n_pairs: int, shape: tuple[int, int, int]) -> int:
+        """Memory of that many, bytes."""
         outputs, height, width = shape
-        return n_pairs * outputs * height * width * 4 / GIB
+        return n_pairs * outputs * height * width * 4
 
     def fill(self, batches: Iterable[Batch], mean: Callable[[Batch], Tensor]) -> None:
         """Compute them all, in the order of the batches: they do not depend on which pairs a step draws.

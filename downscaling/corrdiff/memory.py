@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,11 @@ class StepMemory:
         n, (height, width) = self._images(pairs), self.shape
         at_once = " at once" if n < pairs * self.images else ""
         kind = "patches" if self.patched else "fields"
-        parts = [f"{in_words(self.image)} for each of {n:,} {kind} of {height} x {width} points{at_once}"]
+        if pairs * self.mean > n * self.image:
+            parts = [f"{in_words(self.mean)} while the regression computes each of {pairs:,} means"]
+        else:
+            parts = [f"{in_words(self.image)} for each of {n:,} {kind} of {height} x {width} points{at_once}"]
+        parts.append(f"{in_words(pairs * self.fields)} for inputs, targets and noise")
         if self.means:
             parts.append(f"{in_words(self.means)} for the regression's means")
         parts.append(f"{in_words(self.weights)} for weights{' and their averages' if self.averaged else ''}")
@@ -124,6 +128,30 @@ def passing_bytes(network: nn.Module, channels: int, patches: Patches, device: D
     except _CANNOT:
         return None
     return held.most
+
+
+def per_image(
+    measure: Callable[[nn.Module, int, Patches, Device], int | None],
+    network: nn.Module,
+    channels: int,
+    patches: Patches,
+    device: Device = "cpu",
+) -> tuple[int, int] | None:
+    """What every image adds, and what there is once, such as weights cast to half precision.
+
+    Args:
+        measure: `kept_bytes` or `passing_bytes`, whose arguments the others are.
+        network: see there.
+        channels: see there.
+        patches: the first one is taken.
+        device: see there.
+    """
+    first = patches.chunk(0, 1)
+    twice = Patches(first.domain, first.patch, first.corners.repeat(2, 1), first.samples.repeat(2))
+    one, two = (measure(network, channels, part, device) for part in (first, twice))
+    if one is None or two is None:
+        return None
+    return two - one, max(2 * one - two, 0)
 
 
 class _Held(TorchDispatchMode):
@@ -182,8 +210,10 @@ def weight_bytes(module: nn.Module, *, averaged: bool) -> int:
 def free_bytes(device: torch.device, processes: int = 1) -> int:
     """Memory that is free on a device, for each of the processes of a machine where they share it."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return _free_ram() // processes
+        # what torch has reserved and does not use, as after an earlier training, is free for it
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    return min([_free_ram(), *_rooms()]) // processes
 
 
 def _free_ram() -> int:
@@ -193,6 +223,30 @@ def _free_ram() -> int:
     except (OSError, KeyError):
         # not Linux: nobody says what is free
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _rooms(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What control groups, as of containers and of jobs of SLURM, leave to this process and to the groups above it."""
+    try:
+        groups = [line.split(":", 2) for line in process.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, group in groups:
+        if controllers not in ("", "memory"):
+            continue
+        second = controllers == ""  # version 2 has one tree for everything
+        top = root if second else root / "memory"
+        names = ("memory.max", "memory.current") if second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        own = top / group.lstrip("/")
+        for folder in (own, *own.parents[: len(own.parts) - len(top.parts)]):
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in names)
+            except OSError:  # a container sees its own group as the top
+                continue
+            if limit != "max":
+                found.append(max(int(limit) - int(used), 0))
+    return found
 
 
 def in_words(size: float) -> str:

@@ -43,7 +43,7 @@ from downscaling.corrdiff.diffusion import (
     step_error,
 )
 from downscaling.corrdiff.kept_means import KeptMeans
-from downscaling.corrdiff.memory import GIB, StepMemory, passing_bytes
+from downscaling.corrdiff.memory import GIB, StepMemory, passing_bytes, per_image
 from downscaling.corrdiff.module_base import (
     CONTRACT,
     FORCE,
@@ -143,6 +143,7 @@ class ResidualDiffusionModule(DownscalingModule):
         self.mean_model: RegressionModule | None = None
         self._kept: KeptMeans | None = None
         self._converts = False
+        self._restored = False
         self.denoiser: Denoiser | None = None
         self.scale: ResidualScale | None = None
         self.survey: ScaleSurvey | None = None
@@ -172,7 +173,8 @@ class ResidualDiffusionModule(DownscalingModule):
         if self.mean_model is None and self.regression_file is not None:
             self.mean_model = load_regression(self.regression_file)
         if self.mean_model is not None:
-            self.agreed(self.mean_model.known, contract, "the regression")
+            if not self._restored:
+                self.agreed(self.mean_model.known, contract, "the regression")
             self.mean_model.require_shape(contract.shape)
             self.mean_model.requires_grad_(requires_grad=False)
         n = len(contract.outputs)
@@ -238,7 +240,7 @@ class ResidualDiffusionModule(DownscalingModule):
             model.model_config = stored[MODEL_CONFIG]
             own = {n.removeprefix(PREFIX): v for n, v in checkpoint["state_dict"].items() if n.startswith(PREFIX)}
             model.load_state_dict(own)
-            self.mean_model = model.eval()
+            self.mean_model, self._restored = model.eval(), True
         elif self.mean_model is not None and (stored is None or stored["hash"] != hash_of(self.mean_model)):
             text = f"the diffusion of the checkpoint was trained with another regression than {self.regression_file}"
             # what was trained without any does not know residuals
@@ -248,8 +250,9 @@ class ResidualDiffusionModule(DownscalingModule):
             self.override(text)
             self._insert_regression(checkpoint)
         super().on_load_checkpoint(checkpoint)
-        if SURVEY in checkpoint:
-            self.survey = ScaleSurvey.from_dict(checkpoint[SURVEY])
+        stored_survey = checkpoint.get(SURVEY)
+        if stored_survey is not None and "finest" in stored_survey:  # earlier ones were of other bands
+            self.survey = ScaleSurvey.from_dict(stored_survey)
         self.spread = checkpoint.get(SPREAD)
 
     def _insert_regression(self, checkpoint: dict[str, Any]) -> None:
@@ -279,8 +282,10 @@ class ResidualDiffusionModule(DownscalingModule):
         kept = KeptMeans.size(data.n_pairs("train"), shape)
         whole = Patches.whole(torch.empty(1, 1, *self.known.shape, device="meta"))
         with self.trainer.precision_plugin.forward_context():
-            passing = passing_bytes(*self.mean_model.learner, whole, self.trainer.strategy.root_device)
-        return replace(memory, mean=passing or 0, means=int(kept * GIB) if kept <= self.mean_memory else 0)
+            passing = per_image(passing_bytes, *self.mean_model.learner, whole, self.trainer.strategy.root_device)
+        mean, once = passing or (0, 0)
+        means = kept if kept <= self.mean_memory * GIB else 0
+        return replace(memory, mean=mean, means=means, weights=memory.weights + once)
 
     def on_fit_start(self) -> None:
         """Compute the means of the training pairs; measure the residuals, unless a checkpoint has done so."""
@@ -298,8 +303,9 @@ class ResidualDiffusionModule(DownscalingModule):
 
     def _keep_means(self, data: DownscalingData) -> None:
         """Compute the means of all training pairs once, where there is room for them."""
+        self._kept = None  # of a fit before
         n_pairs, shape = data.n_pairs("train"), (len(self.known.outputs), *self.known.shape)
-        if self.mean_model is None or KeptMeans.size(n_pairs, shape) > self.mean_memory:
+        if self.mean_model is None or KeptMeans.size(n_pairs, shape) > self.mean_memory * GIB:
             return
         kept = KeptMeans(n_pairs, shape, self.device)
         # as precise as in a step

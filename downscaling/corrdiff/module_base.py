@@ -23,7 +23,7 @@ from downscaling.corrdiff.batches import Batch
 from downscaling.corrdiff.contract import Contract
 from downscaling.corrdiff.data import DownscalingData
 from downscaling.corrdiff.diffusion import Patches, RandomPatches
-from downscaling.corrdiff.memory import SHARE, StepMemory, free_bytes, in_words, kept_bytes, weight_bytes
+from downscaling.corrdiff.memory import SHARE, StepMemory, free_bytes, in_words, kept_bytes, per_image, weight_bytes
 from downscaling.corrdiff.sample_counts import SampleSchedule
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,9 @@ class DownscalingModule(ExperimentModule):
     Args:
         optimizer: makes the optimiser from the parameters.
         schedule: learning rate over the training.
-        force: use a checkpoint for data that have other statistics or another size, too. What is standardised is so
-            with the statistics of the checkpoint. It has to be said anew for each use.
+        force: use a checkpoint for data that have other statistics, transforms, another size or spacing, too; every
+            difference is told. What is standardised is so with transforms and statistics of the checkpoint. It has to
+            be said anew for each use.
     """
 
     generative = False
@@ -116,8 +117,8 @@ class DownscalingModule(ExperimentModule):
             self.require_shape(self.contract.shape)
         if stage == "fit":
             if data.batch_size is None and data.total_batch is not None:
-                data.batch_size = self._largest_batch(data, data.total_batch)
-            self._batch = data.batch_size
+                data.chosen_batch = self._largest_batch(data, data.total_batch)
+            self._batch = data.pairs_at_once
             self._set_accumulation(data)
 
     def agreed(
@@ -143,7 +144,8 @@ class DownscalingModule(ExperimentModule):
             holds = own.on_grid_of(data, whose, others)
             if not self.force:
                 raise InputError(f"{error}{FORCE}") from error
-            self.override(str(error))
+            for difference in own.differences(data, whose, others):
+                self.override(difference)
             return holds
         return data
 
@@ -162,7 +164,7 @@ class DownscalingModule(ExperimentModule):
         """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is known of the data, and what a fit that goes on keeps: the seed, and an automatic batch."""
+        """Add what is known of the data, and what a fit that goes on keeps: the seed, and the size of a batch."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CONTRACT] = self.known.to_dict()
         checkpoint[SEED] = self._seed
@@ -231,8 +233,15 @@ class DownscalingModule(ExperimentModule):
                 f"data.total_batch {total} is no multiple of {processes} processes; take {nearest} or "
                 f"{nearest + processes}"
             )
-        if self._batch is not None and pairs % self._batch == 0:
-            return self._batch  # where a fit is in its epoch is counted in batches
+        if self._batch is not None:
+            if pairs % self._batch == 0:
+                return self._batch  # where a fit is in its epoch is counted in batches
+            logger.warning(
+                "the fit that goes on had batches of %d pairs, which do not divide the %d of a process now: others are "
+                "chosen, and the epoch goes on at another place",
+                self._batch,
+                pairs,
+            )
         memory = self.step_memory(data)
         if memory is None:
             raise InputError(
@@ -271,9 +280,10 @@ class DownscalingModule(ExperimentModule):
         if self.patches is not None:
             patches = self.patches.draw(shape, 1, torch.Generator())
         with self.trainer.precision_plugin.forward_context():
-            image = kept_bytes(network, channels, patches.chunk(0, 1), self.trainer.strategy.root_device)
-        if image is None:
+            kept = per_image(kept_bytes, network, channels, patches, self.trainer.strategy.root_device)
+        if kept is None:
             return None
+        image, once = kept
         averaged = any(isinstance(callback, WeightAveraging) for callback in getattr(self.trainer, "callbacks", []))
         # what networks are given and are to give, and a mean; of patches, noise
         points = (channels + 2 * n) * math.prod(shape) + len(patches) * n * math.prod(patches.patch)
@@ -284,7 +294,7 @@ class DownscalingModule(ExperimentModule):
             patched=patches.patch != shape,
             at_once=self.patch_chunk,
             fields=4 * points,
-            weights=weight_bytes(self, averaged=averaged),
+            weights=weight_bytes(self, averaged=averaged) + once,
             averaged=averaged,
         )
 

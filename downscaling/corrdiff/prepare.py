@@ -20,7 +20,7 @@ from ai4sim.schema import Schema, Variable
 from ai4sim.store import Region, build_store, make_template
 from downscaling.corrdiff.readers.base import Channel, PairedSource, Pairs, describe_missing, missing_values
 from downscaling.corrdiff.readers.files import runs
-from downscaling.corrdiff.scaling import transform, transforms_of
+from downscaling.corrdiff.scaling import DRY, transform, transforms_of
 from downscaling.corrdiff.splits import SPLITS, Marks
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,8 @@ def statistics(
         masked: whether pairs that lack some of the output are learnt from, too: the values that they have count.
 
     Raises:
-        InputError: no training pair is complete; if masked, an output that is missing in all of them.
+        InputError: no training pair is complete; if masked, an output that is missing in all of them; amounts in
+            units that the transform ``sqrt_dry`` is not for.
     """
     least = LACKS_TRUTH if masked else USABLE
     trained = (dataset["split"].values == SPLITS.index("train")) & (dataset["complete"].values >= least)
@@ -145,12 +146,24 @@ def statistics(
             raise InputError(
                 f"{kind} {', '.join(unknown)}: all values are missing in all training pairs; leave such a channel out"
             )
+        _require_amounts(kind, names, chosen, running.maximum)
         found[kind] = running.result().to_dict()
     static = dataset["static"].values
     if len(static):
         rows = static.reshape(len(static), -1).T
         found["static"] = RunningStatistics(len(static)).update(rows).result().to_dict()
     return found
+
+
+def _require_amounts(kind: str, names: Sequence[str], chosen: Sequence[str], largest: NDArray[np.float64]) -> None:
+    """Refuse amounts in units in which all rain lies next to 0, and dry places far from it."""
+    for name, transformed, root in zip(names, chosen, largest, strict=True):
+        if transformed == "sqrt_dry" and 0 < root < DRY:
+            raise InputError(
+                f"{kind} {name!r}: the largest amount of the training is {root**2:.2g}, too little for the transform "
+                f"'sqrt_dry', which puts dry places at -{DRY}: it is for units such as mm or mm h-1. Take 'sqrt', or "
+                "other units"
+            )
 
 
 def moments(manifest: Manifest, kind: str) -> FeatureStatistics:
@@ -203,6 +216,8 @@ def _settings(pairs: Pairs, marks: Marks, transforms: Mapping[str, str], on_miss
         "transforms": dict(transforms),
         "on_missing": on_missing,
         "splits": hashlib.sha256(marks.tobytes()).hexdigest(),
+        # earlier stores had those of complete pairs
+        **({"statistics": "of all that is known"} if on_missing == "mask" else {}),
     }
 
 

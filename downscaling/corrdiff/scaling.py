@@ -13,7 +13,7 @@ TRANSFORMS: tuple[str, ...] = get_args(Transform)
 EPSILON = 0.1
 """Amount, in the variable's units, below which ``log_eps`` is nearly linear."""
 DRY = 0.5
-"""How far below 0 the transform ``sqrt_dry`` puts what is dry: as far as the root of 0.25 units is above."""
+"""How far below 0 the transform ``sqrt_dry`` puts what is dry: as far as the root of 0.25 units is above; for mm."""
 
 
 def transform(x: Tensor, name: str) -> Tensor:

@@ -23,7 +23,7 @@ def test_fields_are_found_by_the_number_of_their_pair():
 
 
 def test_memory_is_that_of_single_precision():
-    assert KeptMeans.size(2**20, (4, 16, 16)) == 4
+    assert KeptMeans.size(2**20, (4, 16, 16)) == 4 * 2**30
 
 
 def trained_on(data, **settings):

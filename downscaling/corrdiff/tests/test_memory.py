@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ai4sim.errors import InputError
-from downscaling.corrdiff import module_base
+from downscaling.corrdiff import memory, module_base
 from downscaling.corrdiff.diffusion import Patches, RandomPatches
 from downscaling.corrdiff.memory import (
     SHARE,
@@ -21,6 +21,7 @@ from downscaling.corrdiff.memory import (
     in_words,
     kept_bytes,
     passing_bytes,
+    per_image,
     weight_bytes,
 )
 from downscaling.corrdiff.models import ResidualDiffusionModule
@@ -87,6 +88,16 @@ class TestNetworks:
             found, expected = kept_bytes(own, CHANNELS, parts(2)), measured(own, parts(2))
         assert found == pytest.approx(expected, rel=0.02)
         assert found == pytest.approx(0.5 * kept_bytes(own, CHANNELS, parts(2)), rel=0.15)
+
+    def test_cast_weights_count_once(self):
+        """Under autocast a step keeps weights in half precision, however many images there are."""
+        own = song(CHANNELS, 4).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            image, once = per_image(kept_bytes, own, CHANNELS, parts(1))
+            for n in (1, 3, 8):
+                assert n * image + once == pytest.approx(measured(own, parts(n)), rel=0.02)
+        assert once > 0.3 * sum(p.nbytes for p in own.parameters())
+        assert per_image(kept_bytes, own, CHANNELS, parts(1))[1] == 0
 
     def test_are_left_as_they_are(self):
         own = song(CHANNELS, 4).eval()
@@ -163,13 +174,17 @@ class TestStep:
 
     def test_is_told_in_words(self):
         assert EXAMPLE.describe(4) == (
-            "a step keeps about 1.3 GiB: 80.0 MiB for each of 16 patches of 32 x 32 points, and 10.0 MiB for weights "
-            "and their averages"
+            "a step keeps about 1.3 GiB: 80.0 MiB for each of 16 patches of 32 x 32 points, 4.0 MiB for inputs, "
+            "targets and noise, and 10.0 MiB for weights and their averages"
         )
         other = replace(EXAMPLE, at_once=2, means=2**30, averaged=False)
         assert other.describe(4) == (
-            "a step keeps about 1.2 GiB: 80.0 MiB for each of 2 patches of 32 x 32 points at once, 1.0 GiB for the "
-            "regression's means, and 10.0 MiB for weights"
+            "a step keeps about 1.2 GiB: 80.0 MiB for each of 2 patches of 32 x 32 points at once, 4.0 MiB for inputs, "
+            "targets and noise, 1.0 GiB for the regression's means, and 10.0 MiB for weights"
+        )
+        slow = replace(EXAMPLE, at_once=1, mean=100 * 2**20)
+        assert slow.describe(4).startswith(
+            "a step keeps about 0.4 GiB: 100.0 MiB while the regression computes each of 4 means, 4.0 MiB for inputs"
         )
         assert "4 fields of 32 x 32" in replace(EXAMPLE, images=1, patched=False).describe(4)
 
@@ -269,7 +284,7 @@ class TestModules:
         module.on_train_start()
         text = capsys.readouterr().out
         assert "88 samples in 22 steps of 4: 2.0 times the 44 training pairs, 2 epochs; a step keeps about" in text
-        assert "for each of 4 fields of 32 x 32 points, and" in text
+        assert "for each of 4 fields of 32 x 32 points, 0.4 MiB for inputs, targets and noise, and" in text
 
     def test_say_nothing_of_networks_that_look_at_values(self, data, capsys):
         class Looks(SongUNet):
@@ -296,7 +311,7 @@ class TestAutomaticBatch:
         assert module.trainer.accumulate_grad_batches * data.pairs_at_once * module.trainer.world_size == (
             data.total_batch
         )
-        return data.batch_size
+        return data.pairs_at_once
 
     @pytest.mark.parametrize(
         ("total", "world_size", "expected"), [(12, 1, 4), (12, 2, 3), (10, 1, 5), (7, 1, 1), (4, 1, 4), (40, 2, 5)]
@@ -330,7 +345,7 @@ class TestAutomaticBatch:
         for own in (whole, module):
             data.batch_size = None
             own.setup("fit")
-            found.append(data.batch_size)
+            found.append(data.pairs_at_once)
         assert found == [1, 12]
 
     def test_is_kept_by_a_fit_that_goes_on(self, data, monkeypatch):
@@ -369,3 +384,37 @@ class TestAutomaticBatch:
         data.setup("fit")
         assert [len(batch["index"]) for batch in data.some_pairs("train", 14)] == [6, 6, 2]
         assert all(len(batch["index"]) == 6 for batch in data.train_dataloader())
+
+
+class TestControlGroups:
+    """What a container or a job of SLURM may use, which is less than what the machine has."""
+
+    def rooms(self, tmp_path, line, **files):
+        (tmp_path / "cgroup").write_text(line + "\n")
+        for name, value in files.items():
+            folder, _, file = name.replace("__", "/").rpartition("/")
+            (tmp_path / "fs" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "fs" / folder / file.replace("_dot_", ".")).write_text(f"{value}\n")
+        return memory._rooms(tmp_path / "cgroup", tmp_path / "fs")
+
+    def test_of_a_group_and_those_above_it(self, tmp_path):
+        found = self.rooms(
+            tmp_path, "0::/job/step", job__step__memory_dot_max="max", job__step__memory_dot_current=5,
+            job__memory_dot_max=900, job__memory_dot_current=400,
+        )  # fmt: skip
+        assert found == [500]
+
+    def test_of_the_first_version(self, tmp_path):
+        files = {"memory__job__memory_dot_limit_in_bytes": 70, "memory__job__memory_dot_usage_in_bytes": 30}
+        assert self.rooms(tmp_path, "4:memory:/job", **files) == [40]
+
+    def test_a_container_sees_its_own_group_at_the_top(self, tmp_path):
+        files = {"memory_dot_max": 100, "memory_dot_current": 130}
+        assert self.rooms(tmp_path, "0::/not/seen/here", **files) == [0]
+
+    def test_without_groups_there_is_no_limit(self, tmp_path):
+        assert memory._rooms(tmp_path / "none", tmp_path) == []
+
+    def test_bound_what_is_free(self, monkeypatch):
+        monkeypatch.setattr(memory, "_rooms", lambda: [8000, 600])
+        assert free_bytes(torch.device("cpu"), processes=2) == 300

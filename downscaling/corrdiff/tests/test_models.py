@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ai4sim.errors import InputError
+from downscaling.corrdiff import models
 from downscaling.corrdiff.batches import MEAN, Plan, PlannedRows
 from downscaling.corrdiff.diffusion import Edm, HeunSampler, RandomPatches, Schedule, Tiles
 from downscaling.corrdiff.models import ResidualDiffusionModule
@@ -498,7 +499,7 @@ class TestForce:
             assert torch.equal(module.rows(rows), expected)
         assert module.known == contract
         warnings = [record.message for record in caplog.records if "model.force" in record.message]
-        assert len(warnings) == 1
+        assert len(warnings) == 2  # a mean and a standard deviation
         assert "input mean of '10u': the checkpoint has" in warnings[0]
 
     @pytest.mark.parametrize("order", ["checkpoint first", "data first"])
@@ -556,6 +557,20 @@ class TestForce:
                 with pytest.raises(InputError, match=r"the domain 32 x 32, the data have fields of 64 x 48"):
                     module.setup("test")
 
+    def test_every_difference_is_told(self, data, contract, other, monkeypatch, caplog):
+        checkpoint = self.stored(ready(RegressionModule(song), contract))
+        changed = replace(other, spacing_km=1.0, transforms=("none",) * len(contract.transforms))
+        module = self.attach(RegressionModule(song, force=True), data, changed, monkeypatch)
+        module.on_load_checkpoint(checkpoint)
+        module.setup("test")
+        for told in (
+            "transform of 'tp': the checkpoint has sqrt",
+            "output std of",
+            "the data 1.0: passed over",
+        ):
+            assert caplog.text.count(told) == 1, told
+        assert caplog.text.count("passed over, as model.force is true") >= 3
+
     def other_regression(self, contract):
         model = ready(RegressionModule(song), contract).eval()
         model.built.regressor.network.head.bias.data += 0.5
@@ -586,7 +601,7 @@ class TestForce:
         other.mean_model = self.other_regression(contract)
         self.load(other, again)
 
-    def test_the_mean_of_another_regression_is_in_units_of_the_diffusion(self, data, contract, other):
+    def test_the_mean_of_another_regression_is_in_units_of_the_diffusion(self, data, contract, other, monkeypatch):
         """Members are about the mean of a regression that has statistics of its own."""
         regression = self.other_regression(other)
         module = ResidualDiffusionModule(network=song, sampler=SAMPLER, force=True)
@@ -605,6 +620,12 @@ class TestForce:
         checkpoint = self.stored(module)
         assert checkpoint["regression"]["contract"] == other.to_dict()
         assert checkpoint["contract"] == contract.to_dict()
+        # what was forced is a pair of its own from now on
+        monkeypatch.setattr(models, "build_model", lambda *_: RegressionModule(song))
+        restored = ResidualDiffusionModule(network=song, sampler=SAMPLER)
+        self.load(restored, checkpoint)
+        for key, field in generated(restored.eval(), data, 2, 9).items():
+            torch.testing.assert_close(field, found[key])
 
     def test_without_it_another_regression_is_refused(self, contract):
         checkpoint = self.stored(make_diffusion(contract))

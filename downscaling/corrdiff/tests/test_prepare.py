@@ -254,6 +254,32 @@ class TestMissing:
         assert not path.exists()
 
 
+class TestAmounts:
+    def source(self, factor: float) -> MemorySource:
+        source = MemorySource()
+        source.outputs[:, 1] = factor * np.maximum(source.outputs[:, 1] - 1, 0)  # mm h-1, dry at many places
+        return source
+
+    def test_with_dry_places_have_the_moments_of_their_transform(self, path):
+        source = self.source(1.0)
+        found = prepare.moments(build(path, source, transforms={"tp": "sqrt_dry"}), "output")
+        values = source.outputs[SPLIT.mark(source.pairs) == 0, 1].astype(np.float64)
+        expected = np.where(values > 0, np.sqrt(values), -0.5)
+        assert found.minimum[1] == -0.5
+        assert found.mean[1] == pytest.approx(expected.mean(), rel=1e-12)
+        assert found.std[1] == pytest.approx(expected.std(), rel=1e-12)
+
+    def test_in_units_that_make_them_small_are_refused(self, path):
+        source = self.source(1 / 3600)  # kg m-2 s-1
+        message = (
+            r"output 'tp': the largest amount of the training is 0\.00\d+, too little for the transform 'sqrt_dry'"
+        )
+        with pytest.raises(InputError, match=message):
+            build(path, source, transforms={"tp": "sqrt_dry"})
+        assert not path.exists()
+        build(path, source, transforms={"tp": "sqrt"})
+
+
 class Interrupted(MemorySource):
     """Ends as a killed process does after some reads; Dask takes regions in an order of its own."""
 
