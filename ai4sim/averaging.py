@@ -63,7 +63,7 @@ class AverageWeights(WeightAveraging):
         pairs = list(zip(averages, values, strict=True))
         assert self._average_model is not None
         # both come detached: weights are told from buffers by their memory
-        own = {parameter.data_ptr() for parameter in self._average_model.parameters()}
+        own = {parameter.data_ptr() for parameter in self._average_model.parameters() if parameter.numel()}
         weights = [pair for pair in pairs if pair[0].data_ptr() in own]
         if weights:
             # at once: one by one they take a small network as long as a tenth of its step

@@ -245,8 +245,18 @@ def _rooms(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs
             except OSError:  # a container sees its own group as the top
                 continue
             if limit != "max":
-                found.append(max(int(limit) - int(used), 0))
+                cached = _cached_files(folder / "memory.stat", "inactive_file" if second else "total_inactive_file")
+                found.append(max(int(limit) - int(used) + cached, 0))
     return found
+
+
+def _cached_files(path: Path, key: str) -> int:
+    """What a control group's use holds of files that were read, which makes room when it is needed."""
+    try:
+        known = dict(line.split() for line in path.read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(known.get(key, 0))
 
 
 def in_words(size: float) -> str:

@@ -404,6 +404,10 @@ class TestControlGroups:
         )  # fmt: skip
         assert found == [500]
 
+    def test_files_that_were_read_make_room(self, tmp_path):
+        files = {"memory_dot_max": 1000, "memory_dot_current": 950, "memory_dot_stat": "anon 150\ninactive_file 700"}
+        assert self.rooms(tmp_path, "0::/", **files) == [750]
+
     def test_of_the_first_version(self, tmp_path):
         files = {"memory__job__memory_dot_limit_in_bytes": 70, "memory__job__memory_dot_usage_in_bytes": 30}
         assert self.rooms(tmp_path, "4:memory:/job", **files) == [40]
